@@ -1,0 +1,68 @@
+"""Small file helpers shared by every stage: one error type, JSON that explains itself, atomic writes."""
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Iterator, Union
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+class DataError(ValueError):
+    """Input that the user can mend. The message is one line: the file, what is wrong, what to do."""
+
+
+@contextmanager
+def atomic_write(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path` and rename it over `path` once it is complete and on disk.
+
+    A reader, or a run that is killed or runs out of space, sees the old file or the new one, never a part.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files private; outputs are for sharing
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def write_json(path: PathLike, value: Any, indent: int | None = None) -> None:
+    """Write `value` as JSON atomically, with real Unicode characters."""
+    with atomic_write(path) as file:
+        json.dump(value, file, ensure_ascii=False, indent=indent)
+
+
+def read_json(path: PathLike, missing: str = "") -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        missing: what the user can do when the file is not there; ends the error message.
+
+    Raises:
+        DataError: the file is missing, is not UTF-8, or is not JSON.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file. {missing}".rstrip()) from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: line {error.lineno} is not valid JSON ({error.msg}); "
+                        "repair the file or make it again") from None
+    except RecursionError:
+        raise DataError(f"{path}: JSON nested too deeply to be one of our files; make it again") from None

@@ -1,0 +1,80 @@
+"""What each dataset is: categories, default paths, and the numbers that the paper reports."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Dict, Tuple
+
+from datasets.files import DataError
+from datasets.names import COCO_CLASSES, NUS_BACKGROUNDS, NUS_CLASSES, VOC_CLASSES, VOC_COCO_BACKGROUNDS
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One dataset. Image roots and split files are defaults of the command line flags of the same name."""
+
+    name: str
+    title: str
+    classes: Tuple[str, ...]
+    backgrounds: Tuple[str, ...]
+    train_img_root: str
+    train_split_file: str
+    val_img_root: str
+    val_split_file: str
+    paper_map: Dict[str, float] = field(default_factory=dict)
+    """Method to mAP in percent, as the BAC-GCN authors' README reports it."""
+
+    @property
+    def categories(self) -> Tuple[str, ...]:
+        """Classes, then backgrounds: the index order of labels, kernels and graph nodes. Length O = C + B."""
+        return self.classes + self.backgrounds
+
+
+_SPECS = (
+    DatasetSpec(
+        name="voc2007", title="VOC2007 (trainval / test)", classes=VOC_CLASSES, backgrounds=VOC_COCO_BACKGROUNDS,
+        train_img_root="data/voc2007/VOCtrainval_06-Nov-2007",
+        train_split_file="imageset/voc2007/trainval_cls.txt",
+        val_img_root="data/voc2007/VOCtest_06-Nov-2007",
+        val_split_file="imageset/voc2007/test_cls.txt",
+        paper_map={"CDUL": 89.0, "TagCLIP": 92.8, "BAC-GCN": 93.0},
+    ),
+    DatasetSpec(
+        name="voc2012", title="VOC2012", classes=VOC_CLASSES, backgrounds=VOC_COCO_BACKGROUNDS,
+        train_img_root="data/voc2012/VOCtrainval_11-May-2012",
+        train_split_file="imageset/voc2012/train_cls.txt",
+        val_img_root="data/voc2012/VOCtrainval_11-May-2012",
+        val_split_file="imageset/voc2012/val_cls.txt",
+        paper_map={"CDUL": 88.6, "BAC-GCN": 93.2},
+    ),
+    DatasetSpec(
+        name="coco2014", title="COCO2014 (train2014 / val2014)", classes=COCO_CLASSES,
+        backgrounds=VOC_COCO_BACKGROUNDS,
+        train_img_root="data/coco2014/train2014",
+        train_split_file="imageset/coco2014/train_cls.txt",
+        val_img_root="data/coco2014/val2014",
+        val_split_file="imageset/coco2014/val_cls.txt",
+        paper_map={"CDUL": 69.2, "TagCLIP": 68.8, "BAC-GCN": 72.2},
+    ),
+    DatasetSpec(
+        name="nuswide", title="NUS-WIDE", classes=NUS_CLASSES, backgrounds=NUS_BACKGROUNDS,
+        train_img_root="data/nuswide/Flickr",
+        train_split_file="imageset/nuswide/train_cls.txt",
+        val_img_root="data/nuswide/Flickr",
+        val_split_file="imageset/nuswide/test_cls.txt",
+        paper_map={"CDUL": 44.0, "TagCLIP": 35.0, "BAC-GCN": 48.8},
+    ),
+)
+
+DATASETS: Dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
+"""Every dataset by the name that `--dataset` takes."""
+
+
+def get_dataset(name: str) -> DatasetSpec:
+    """The dataset called `name`.
+
+    Raises:
+        DataError: there is no such dataset.
+    """
+    if name not in DATASETS:
+        raise DataError(f"dataset {name!r} is unknown; choose one of {', '.join(DATASETS)}")
+    return DATASETS[name]
