@@ -14,6 +14,15 @@ PathLike = Union[str, "os.PathLike[str]"]
 class DataError(ValueError):
     """Input that the user can mend. The message is one line: the file, what is wrong, what to do."""
 
+    def __init__(self, message: str) -> None:
+        # A DataLoader worker hands its error on as the text of a whole traceback; its last line is the message.
+        super().__init__(message.rsplit("DataError: ", 1)[-1].strip().replace("\n", "\\n"))
+
+
+def shorten(text: str, width: int = 80) -> str:
+    """`text` quoted for a message: whatever the file held, it fits and stays on one line."""
+    return repr(text if len(text) <= width else text[:width - 3] + "...")
+
 
 @contextmanager
 def atomic_write(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
@@ -55,7 +64,7 @@ def read_json(path: PathLike, missing: str = "") -> Any:
         DataError: the file is missing, is not UTF-8, or is not JSON.
     """
     try:
-        with open(path, encoding="utf-8-sig") as file:
+        with Path(path).open(encoding="utf-8-sig") as file:
             return json.load(file)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. {missing}".rstrip()) from None

@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, Tuple
+from pathlib import Path
+from typing import Dict, Optional, Tuple
 
-from datasets.files import DataError
+from datasets.files import DataError, PathLike
 from datasets.names import COCO_CLASSES, NUS_BACKGROUNDS, NUS_CLASSES, VOC_CLASSES, VOC_COCO_BACKGROUNDS
 
 
@@ -20,6 +21,11 @@ class DatasetSpec:
     train_split_file: str
     val_img_root: str
     val_split_file: str
+    model_path: str = "pretrained_models/clip/ViT-B-16.pt"
+    get_split_files: str = ""
+    """The command that makes the split files; ends the error message about a missing one."""
+    get_images: str = ""
+    """What fetches the images; ends the error message about a missing folder."""
     paper_map: Dict[str, float] = field(default_factory=dict)
     """Method to mAP in percent, as the BAC-GCN authors' README reports it."""
 
@@ -36,14 +42,19 @@ _SPECS = (
         train_split_file="imageset/voc2007/trainval_cls.txt",
         val_img_root="data/voc2007/VOCtest_06-Nov-2007",
         val_split_file="imageset/voc2007/test_cls.txt",
+        get_split_files="python -m datasets.build --dataset voc2007",
+        get_images="python -m datasets.build --dataset voc2007 --download",
         paper_map={"CDUL": 89.0, "TagCLIP": 92.8, "BAC-GCN": 93.0},
     ),
     DatasetSpec(
-        name="voc2012", title="VOC2012", classes=VOC_CLASSES, backgrounds=VOC_COCO_BACKGROUNDS,
+        name="voc2012", title="VOC2012 (segmentation train / val)", classes=VOC_CLASSES,
+        backgrounds=VOC_COCO_BACKGROUNDS,
         train_img_root="data/voc2012/VOCtrainval_11-May-2012",
         train_split_file="imageset/voc2012/train_cls.txt",
         val_img_root="data/voc2012/VOCtrainval_11-May-2012",
         val_split_file="imageset/voc2012/val_cls.txt",
+        get_split_files="python -m datasets.build --dataset voc2012",
+        get_images="python -m datasets.build --dataset voc2012 --download",
         paper_map={"CDUL": 88.6, "BAC-GCN": 93.2},
     ),
     DatasetSpec(
@@ -53,6 +64,8 @@ _SPECS = (
         train_split_file="imageset/coco2014/train_cls.txt",
         val_img_root="data/coco2014/val2014",
         val_split_file="imageset/coco2014/val_cls.txt",
+        get_split_files="python -m datasets.build --dataset coco2014",
+        get_images="python -m datasets.build --dataset coco2014 --download",
         paper_map={"CDUL": 69.2, "TagCLIP": 68.8, "BAC-GCN": 72.2},
     ),
     DatasetSpec(
@@ -61,6 +74,8 @@ _SPECS = (
         train_split_file="imageset/nuswide/train_cls.txt",
         val_img_root="data/nuswide/Flickr",
         val_split_file="imageset/nuswide/test_cls.txt",
+        get_split_files="python -m datasets.build --dataset nuswide",
+        get_images="ask for them at https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html",
         paper_map={"CDUL": 44.0, "TagCLIP": 35.0, "BAC-GCN": 48.8},
     ),
 )
@@ -78,3 +93,8 @@ def get_dataset(name: str) -> DatasetSpec:
     if name not in DATASETS:
         raise DataError(f"dataset {name!r} is unknown; choose one of {', '.join(DATASETS)}")
     return DATASETS[name]
+
+
+def guess_dataset(path: PathLike) -> Optional[DatasetSpec]:
+    """The dataset whose name is a folder of `path`, as in data/voc2007/...; for help in error messages."""
+    return next((DATASETS[part] for part in Path(path).parts if part in DATASETS), None)

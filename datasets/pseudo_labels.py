@@ -1,0 +1,144 @@
+"""The caption stage's label files as tensors: training targets and the counts of the caption graph."""
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Dict, List, Sequence, Tuple
+
+import numpy as np
+import torch
+
+from datasets.files import DataError, PathLike, read_json, shorten
+
+LABELS_FILE = "train_label_dictionary.json"
+SCORES_FILE = "train_label_scores.json"
+COUNTS_FILE = "train_count_dict.json"
+CO_OCCURRENCE_FILE = "train_co_occurrence_counts.json"
+
+LABEL_KINDS = ("scores", "votes", "hard")
+
+
+def load_targets(label_dir: PathLike, image_ids: Sequence[str], categories: Sequence[str], kind: str = "scores",
+                 min_votes: int = 1) -> torch.Tensor:
+    """Pseudo-labels of the images, in their order.
+
+    Args:
+        label_dir: what `caption.py --stage filter` wrote for the dataset.
+        image_ids: the training images; entries of other images are passed over.
+        categories: the O category names.
+        kind: 'scores': the probabilities of `train_label_scores.json`; 'votes': the share of the prompts whose label
+            list names the category; 'hard': 1 where at least `min_votes` prompts name it, else 0.
+        min_votes: for 'hard'.
+
+    Returns:
+        Float tensor (n, O) in 0..1.
+
+    Raises:
+        DataError: a file is missing or not of this layout; images have no entry; an entry is not of O scores, has a
+            score outside 0..1 or a category index that is none of the O.
+    """
+    if kind not in LABEL_KINDS:
+        raise ValueError(f"kind {kind!r} is unknown; choose one of {', '.join(LABEL_KINDS)}")
+    if kind == "scores":
+        return torch.from_numpy(_load_scores(Path(label_dir) / SCORES_FILE, image_ids, len(categories)))
+    votes, prompts = _load_votes(Path(label_dir) / LABELS_FILE, image_ids, len(categories))
+    targets = votes >= min_votes if kind == "hard" else votes / prompts[:, None]
+    return torch.from_numpy(targets.astype(np.float32))
+
+
+def load_counts(label_dir: PathLike, categories: Sequence[str]) -> Tuple[torch.Tensor, torch.Tensor]:
+    """How often the captions name each category and each pair, over (image, prompt) lists.
+
+    Args:
+        label_dir: what `caption.py --stage filter` wrote for the dataset.
+        categories: the O category names. A name without an entry counts zero.
+
+    Returns:
+        Float tensors: counts (O,) and co-occurrence counts (O, O); `co_occurrence[i, j]` is how often i and j are
+        named together.
+
+    Raises:
+        DataError: a file is missing or not of this layout, names an unknown category, or holds an impossible count.
+    """
+    counts_path, pairs_path = Path(label_dir) / COUNTS_FILE, Path(label_dir) / CO_OCCURRENCE_FILE
+    index = {name: position for position, name in enumerate(categories)}
+    counts = torch.zeros(len(categories))
+    for name, count in _read_entries(counts_path).items():
+        counts[_category(counts_path, index, name)] = _count(counts_path, name, count)
+    co_occurrence = torch.zeros(len(categories), len(categories))
+    for name, row in _read_entries(pairs_path).items():
+        i = _category(pairs_path, index, name)
+        if not isinstance(row, dict):
+            raise DataError(f"{pairs_path}: the entry of {shorten(name)} is no object of counts; {_again()}")
+        for other, count in row.items():
+            co_occurrence[i, _category(pairs_path, index, other)] = _count(pairs_path, f"{name} and {other}", count)
+    return counts, co_occurrence
+
+
+def _load_scores(path: Path, image_ids: Sequence[str], num_categories: int) -> np.ndarray:
+    rows = _select(path, _read_entries(path), image_ids)
+    scores = np.empty((len(rows), num_categories), dtype=np.float32)
+    for position, (image_id, row) in enumerate(zip(image_ids, rows)):
+        if not isinstance(row, list) or len(row) != num_categories:
+            found = f"{len(row)} scores" if isinstance(row, list) else "no list of scores"
+            raise DataError(f"{path}: image {shorten(image_id)} has {found}, not {num_categories}; the file belongs "
+                            f"to other categories, {_again()}")
+        try:
+            scores[position] = np.array(row, dtype=np.float32)
+        except (TypeError, ValueError, OverflowError):
+            raise DataError(f"{path}: image {shorten(image_id)} has a score that is no number; {_again()}") from None
+    in_range = (scores >= 0) & (scores <= 1)  # false for NaN
+    if not in_range.all():
+        position, category = np.argwhere(~in_range)[0]
+        raise DataError(f"{path}: image {shorten(image_ids[position])} has score {scores[position, category]} for "
+                        f"category {category}, outside 0..1; {_again()}")
+    return scores
+
+
+def _load_votes(path: Path, image_ids: Sequence[str], num_categories: int) -> Tuple[np.ndarray, np.ndarray]:
+    """How many prompts name each category (n, O), and how many prompts there are (n,)."""
+    rows = _select(path, _read_entries(path), image_ids)
+    votes = np.zeros((len(rows), num_categories), dtype=np.int32)
+    prompts = np.empty(len(rows), dtype=np.int32)
+    for position, (image_id, row) in enumerate(zip(image_ids, rows)):
+        if not isinstance(row, list) or not row or not all(isinstance(labels, list) for labels in row):
+            raise DataError(f"{path}: image {shorten(image_id)} has no list of label lists, one a prompt; {_again()}")
+        prompts[position] = len(row)
+        for labels in row:
+            if not all(type(label) is int and 0 <= label < num_categories for label in labels):
+                raise DataError(f"{path}: image {shorten(image_id)} has a label that is no category index of 0 to "
+                                f"{num_categories - 1}; the file belongs to other categories, {_again()}")
+            votes[position, labels] += 1  # a label that a list names twice counts once
+    return votes, prompts
+
+
+def _read_entries(path: Path) -> Dict[str, Any]:
+    entries = read_json(path, missing=f"{_again().capitalize()}.")
+    if not isinstance(entries, dict):
+        raise DataError(f"{path}: no JSON object at the top; {_again()}")
+    return entries
+
+
+def _select(path: Path, entries: Dict[str, Any], image_ids: Sequence[str]) -> List[Any]:
+    missing = [image_id for image_id in image_ids if image_id not in entries]
+    if missing:
+        raise DataError(f"{path}: {len(missing):,} of {len(image_ids):,} images have no entry, the first is "
+                        f"{shorten(missing[0])}; caption them and {_again()}, or take them out of the split file")
+    return [entries[image_id] for image_id in image_ids]
+
+
+def _category(path: Path, index: Dict[str, int], name: str) -> int:
+    if name not in index:
+        raise DataError(f"{path}: {shorten(name)} is no category of this dataset; {_again()}")
+    return index[name]
+
+
+def _count(path: Path, what: str, count: Any) -> float:
+    if isinstance(count, bool) or not isinstance(count, (int, float)) or not 0 <= count < math.inf:
+        raise DataError(f"{path}: the count of {shorten(what)} is {shorten(json.dumps(count))}, no count; {_again()}")
+    return count
+
+
+def _again() -> str:
+    return "run `caption.py --stage filter` for the dataset"

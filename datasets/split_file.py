@@ -1,0 +1,252 @@
+"""Split files (one image a line, `image_id class class ...`) and the images that they name.
+
+Labels and images are read by different functions on purpose: training takes `read_image_ids` and `ImageList`, which
+never see a label; evaluation takes `read_split_file`.
+"""
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import torch
+from torch.utils.data import Dataset
+
+from datasets.files import DataError, PathLike, atomic_write, shorten
+from datasets.images import check_images, read_image
+from datasets.registry import guess_dataset
+
+MAX_LINE = 100_000
+"""Characters a line; a longer one is no line of a split file."""
+
+_FIELD = re.compile(r"[^ \t]+")
+_INTEGER = re.compile(r"-?[0-9]{1,9}")
+
+
+class Split(NamedTuple):
+    """The images of one split with their true labels: for evaluation and analysis, never for training."""
+
+    image_ids: List[str]
+    labels: List[List[int]]
+    """Class indices of each image, in the order of the file, each once."""
+
+    def targets(self, num_classes: int) -> torch.Tensor:
+        """The labels as a multi-hot float tensor (n, C)."""
+        targets = torch.zeros(len(self.labels), num_classes)
+        for row, classes in zip(targets, self.labels):
+            row[classes] = 1
+        return targets
+
+
+def read_split_file(path: PathLike, num_classes: int) -> Split:
+    """Read image ids and labels; an image without a label is a line with the id alone.
+
+    Raises:
+        DataError: no such file (the message says what builds it), not UTF-8, empty; or, with its line: a label that
+            is no class number below `num_classes`, an id that comes twice or leaves the image folder.
+    """
+    image_ids, labels = [], []
+    for number, image_id, rest in _read_lines(path):
+        image_ids.append(image_id)
+        labels.append(_parse_labels(f"{path}:{number}", image_id, rest, num_classes))
+    return Split(image_ids, labels)
+
+
+def read_image_ids(path: PathLike) -> List[str]:
+    """Read only the first field of every line: whatever stands in the label columns changes nothing.
+
+    Raises:
+        DataError: as `read_split_file`, less the labels.
+    """
+    return [image_id for _, image_id, _ in _read_lines(path)]
+
+
+def write_split_file(path: PathLike, split: Split) -> None:
+    """Write a split file that `read_split_file` reads back as it was.
+
+    Raises:
+        DataError: an id cannot stand in a split file.
+    """
+    for image_id in split.image_ids:
+        fault = _id_fault(image_id)
+        if fault:
+            raise DataError(f"{path}: image id {shorten(image_id)} {fault}")
+    with atomic_write(path) as file:
+        for image_id, classes in zip(split.image_ids, split.labels):
+            file.write(" ".join([image_id, *map(str, classes)]) + "\n")
+
+
+def _read_lines(path: PathLike) -> Iterator[Tuple[int, str, str]]:
+    """(line number from 1, image id, the rest) of every line that is not blank."""
+    first_line = {}
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        where = f"{path}:{number}"
+        if len(line) > MAX_LINE:
+            raise DataError(f"{where}: a line of {len(line):,} characters; one line is `image_id class class ...`")
+        first = _FIELD.search(line)
+        if first is None:
+            continue
+        image_id = first.group()
+        fault = _id_fault(image_id)
+        if fault:
+            raise DataError(f"{where}: image id {shorten(image_id)} {fault}")
+        if image_id in first_line:
+            raise DataError(f"{where}: image id {shorten(image_id)} stands on line {first_line[image_id]} already; "
+                            "remove one of them")
+        first_line[image_id] = number
+        yield number, image_id, line[first.end():]
+    if not first_line:
+        raise DataError(f"{path}: the file names no image; {_how_to_build(path)}")
+
+
+def _read_text(path: PathLike) -> str:
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such split file; {_how_to_build(path)}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
+    return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _parse_labels(where: str, image_id: str, rest: str, num_classes: int) -> List[int]:
+    labels = {}  # a dict keeps the order
+    for field in _FIELD.findall(rest):
+        if not _INTEGER.fullmatch(field):
+            raise DataError(f"{where}: {shorten(field)} after image id {shorten(image_id)} is no class number "
+                            "(an id ends at the first space, so rename images with spaces in their names)")
+        label = int(field)
+        if not 0 <= label < num_classes:
+            raise DataError(f"{where}: class {label} of image {shorten(image_id)} is not one of 0 to "
+                            f"{num_classes - 1}; is this the split file of another dataset?")
+        labels[label] = None
+    return list(labels)
+
+
+def _id_fault(image_id: str) -> Optional[str]:
+    """Why `image_id` cannot name an image below the image folder, or None."""
+    if not image_id or re.search(r"[\x00-\x20\x7f\ud800-\udfff]", image_id):
+        return "is empty or holds a space or a control character; rename the image"
+    if "\\" in image_id:
+        return "holds a backslash; write folders with a forward slash"
+    if image_id.startswith("/") or re.match("[A-Za-z]:", image_id) or ".." in image_id.split("/"):
+        return "leads out of the image folder; write it relative to that folder"
+    return None
+
+
+def _how_to_build(path: PathLike) -> str:
+    """The command that builds the split file `path`."""
+    spec, path = guess_dataset(path), Path(path)
+    if spec is None:
+        return "build it with `python -m datasets.build --dataset NAME`"
+    command = spec.get_split_files
+    if path.name.startswith("main_"):
+        command += " --split_source main"
+    if path.parent.name == spec.name and path.parent.parent != Path(spec.train_split_file).parent.parent:
+        command += f" --output_root {path.parent.parent}"
+    return f"build it with `{command}`"
+
+
+_FOLDERS = ("JPEGImages", "VOCdevkit/*/JPEGImages", "VOC2*/JPEGImages", "Flickr", "images", "train2014",
+            "val2014")
+"""Where the images lie below an image root, as archives unpack: patterns, tried in order."""
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp", ".gif", ".tif", ".tiff", "")
+"""What may follow an image id, tried in order; the empty one is for ids that already end in an extension."""
+
+
+class ImageList(Dataset):
+    """The images of a split, without labels: item `i` is `(transform(image), i)`.
+
+    Args:
+        img_root: the folder of the images, or a folder above it as archives unpack (VOCdevkit/VOC2007/JPEGImages).
+        image_ids: ids as in the split file: file names without extension, with folders where they have some.
+        transform: from the RGB PIL image to what the data loader stacks.
+
+    Raises:
+        DataError: no such folder, or none of the first images is in it. Items raise it for an image that is missing
+            or cannot be read, see `read_image`.
+    """
+
+    def __init__(self, img_root: PathLike, image_ids: Sequence[str], transform: Callable[[Any], Any]) -> None:
+        self.image_ids = list(image_ids)
+        self.transform = transform
+        self._folder, self._suffix = _find_layout(Path(img_root), self.image_ids)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> Tuple[Any, int]:
+        min_side = getattr(self.transform, "min_side", None)
+        return self.transform(read_image(self.path(index), min_side)), index
+
+    def path(self, index: int) -> Path:
+        """The file of image `index`.
+
+        Raises:
+            DataError: there is none.
+        """
+        image_id = self.image_ids[index]
+        path = self._folder / (image_id + self._suffix)
+        if _is_file(path):
+            return path
+        for suffix in _SUFFIXES:  # a folder of mixed extensions
+            other = self._folder / (image_id + suffix)
+            if _is_file(other):
+                return other
+        raise DataError(f"{path}: no such image (id {shorten(image_id)}); add it, remove the id from the split file, "
+                        "or pass --skip_unreadable")
+
+
+def find_unreadable(images: ImageList, workers: int = 4, progress: bool = False) -> List[Tuple[str, str]]:
+    """Decode every image once, before the long work starts.
+
+    Args:
+        images: the images.
+        workers: threads that decode.
+        progress: show a progress bar.
+
+    Returns:
+        `(image id, reason)` of each image that is missing or cannot be read, in order; the reason names the file.
+    """
+    unreadable, paths, indices = {}, [], []
+    for index in range(len(images)):
+        try:
+            paths.append(images.path(index))
+            indices.append(index)
+        except DataError as error:
+            unreadable[index] = str(error)
+    for position, reason in check_images(paths, workers, progress):
+        unreadable[indices[position]] = reason
+    return [(images.image_ids[index], unreadable[index]) for index in sorted(unreadable)]
+
+
+def _find_layout(img_root: Path, image_ids: Sequence[str]) -> Tuple[Path, str]:
+    """The folder below `img_root` that holds the images, and the extension of the first one found."""
+    spec = guess_dataset(img_root)
+    help_text = f"get the images: {spec.get_images}" if spec else "name the folder that holds the images"
+    if not img_root.is_dir():
+        raise DataError(f"{img_root}: no such image folder; {help_text}")
+    if not image_ids:
+        return img_root, _SUFFIXES[0]
+    folders = [img_root, *(folder for pattern in _FOLDERS for folder in sorted(img_root.glob(pattern)))]
+    probes = image_ids[:20]  # more than one, as the first may be missing or out of place
+    for image_id in probes:
+        for folder in folders:
+            for suffix in _SUFFIXES:
+                if _is_file(folder / (image_id + suffix)):
+                    return folder, suffix
+    raise DataError(f"{img_root}: no image of the split file is here (looked for {shorten(probes[0] + _SUFFIXES[0])} "
+                    f"here and in JPEGImages/, VOCdevkit/*/JPEGImages/ and the like); {help_text}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long or otherwise impossible for this file system
+        return False
