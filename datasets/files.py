@@ -6,7 +6,7 @@ import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Iterator, Union
+from typing import IO, Any, Iterator, Tuple, Union
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -47,6 +47,40 @@ def atomic_write(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
         raise
 
 
+MAX_LINE = 100_000
+"""Characters in a line of a table; a longer one belongs to some other kind of file."""
+
+
+def read_lines(path: PathLike, missing: str = "") -> Iterator[Tuple[int, str]]:
+    """Number (from 1) and text of each line of a table that is not blank; any line ending, with or without a BOM.
+
+    Args:
+        path: the file.
+        missing: what the user can do when the file is not there; ends the error message.
+
+    Raises:
+        DataError: the file is missing or is not UTF-8, or a line is longer than `MAX_LINE`.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file. {missing}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
+    text = text[1:] if text.startswith("\ufeff") else text
+    for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1):
+        if len(line) > MAX_LINE:
+            raise DataError(f"{path}:{number}: a line of {len(line):,} characters; this is some other kind of file")
+        line = line.strip(" \t")
+        if line:
+            yield number, line
+
+
 def write_json(path: PathLike, value: Any, indent: int | None = None) -> None:
     """Write `value` as JSON atomically, with real Unicode characters."""
     with atomic_write(path) as file:
@@ -75,3 +109,5 @@ def read_json(path: PathLike, missing: str = "") -> Any:
                         "repair the file or make it again") from None
     except RecursionError:
         raise DataError(f"{path}: JSON nested too deeply to be one of our files; make it again") from None
+    except (OSError, ValueError) as error:  # a folder, no permission; a number of thousands of digits
+        raise DataError(f"{path}: cannot be read ({error})") from None

@@ -104,6 +104,9 @@ class _RoundUpSides:
     def __init__(self, multiple: int) -> None:
         self.multiple = multiple
 
+    def __repr__(self) -> str:
+        return f"RoundUpSides({self.multiple})"
+
     def __call__(self, image: Image.Image) -> Image.Image:
         width, height = (math.ceil(side / self.multiple) * self.multiple for side in image.size)
         return F.resize(image, [height, width], InterpolationMode.BICUBIC)

@@ -6,20 +6,24 @@ never see a label; evaluation takes `read_split_file`.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import torch
 from torch.utils.data import Dataset
 
-from datasets.files import DataError, PathLike, atomic_write, shorten
+from datasets.files import DataError, PathLike, atomic_write, read_lines, shorten
 from datasets.images import check_images, read_image
-from datasets.registry import guess_dataset
+from datasets.registry import DATASETS, guess_dataset
 
-MAX_LINE = 100_000
-"""Characters a line; a longer one is no line of a split file."""
+VARIANTS = {
+    "main_": "--split_source main",
+    "difficult_negative_": "--difficult negative",
+    "labelled_": "--unlabelled drop",
+}
+"""What the name of a split file starts with when the builder was given these flags."""
 
-_FIELD = re.compile(r"[^ \t]+")
 _INTEGER = re.compile(r"-?[0-9]{1,9}")
 
 
@@ -65,12 +69,13 @@ def write_split_file(path: PathLike, split: Split) -> None:
     """Write a split file that `read_split_file` reads back as it was.
 
     Raises:
-        DataError: an id cannot stand in a split file.
+        DataError: an id cannot stand in a split file, or comes twice.
     """
     for image_id in split.image_ids:
-        fault = _id_fault(image_id)
-        if fault:
-            raise DataError(f"{path}: image id {shorten(image_id)} {fault}")
+        check_image_id(str(path), image_id)
+    if len(set(split.image_ids)) < len(split.image_ids):
+        image_id = Counter(split.image_ids).most_common(1)[0][0]
+        raise DataError(f"{path}: image id {shorten(image_id)} comes twice; the original lists name it twice")
     with atomic_write(path) as file:
         for image_id, classes in zip(split.image_ids, split.labels):
             file.write(" ".join([image_id, *map(str, classes)]) + "\n")
@@ -78,45 +83,26 @@ def write_split_file(path: PathLike, split: Split) -> None:
 
 def _read_lines(path: PathLike) -> Iterator[Tuple[int, str, str]]:
     """(line number from 1, image id, the rest) of every line that is not blank."""
-    first_line = {}
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+    advice = f"Build it with `{_build_command(path)}`"
+    first_line: Dict[str, int] = {}
+    for number, line in read_lines(path, missing=advice):
+        image_id, _, rest = line.replace("\t", " ").partition(" ")
         where = f"{path}:{number}"
-        if len(line) > MAX_LINE:
-            raise DataError(f"{where}: a line of {len(line):,} characters; one line is `image_id class class ...`")
-        first = _FIELD.search(line)
-        if first is None:
-            continue
-        image_id = first.group()
-        fault = _id_fault(image_id)
-        if fault:
-            raise DataError(f"{where}: image id {shorten(image_id)} {fault}")
+        check_image_id(where, image_id)
         if image_id in first_line:
             raise DataError(f"{where}: image id {shorten(image_id)} stands on line {first_line[image_id]} already; "
                             "remove one of them")
         first_line[image_id] = number
-        yield number, image_id, line[first.end():]
+        yield number, image_id, rest
     if not first_line:
-        raise DataError(f"{path}: the file names no image; {_how_to_build(path)}")
-
-
-def _read_text(path: PathLike) -> str:
-    try:
-        content = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such split file; {_how_to_build(path)}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
-    return text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+        raise DataError(f"{path}: the file names no image. {advice}")
 
 
 def _parse_labels(where: str, image_id: str, rest: str, num_classes: int) -> List[int]:
-    labels = {}  # a dict keeps the order
-    for field in _FIELD.findall(rest):
+    labels: Dict[int, None] = {}  # a set that keeps the order
+    for field in rest.split(" "):
+        if not field:
+            continue
         if not _INTEGER.fullmatch(field):
             raise DataError(f"{where}: {shorten(field)} after image id {shorten(image_id)} is no class number "
                             "(an id ends at the first space, so rename images with spaces in their names)")
@@ -128,28 +114,36 @@ def _parse_labels(where: str, image_id: str, rest: str, num_classes: int) -> Lis
     return list(labels)
 
 
-def _id_fault(image_id: str) -> Optional[str]:
-    """Why `image_id` cannot name an image below the image folder, or None."""
+def check_image_id(where: str, image_id: str) -> None:
+    """Refuse an id that cannot stand in a split file or that leads out of the image folder.
+
+    Args:
+        where: the file, and the line if there is one; begins the error message.
+        image_id: the id.
+
+    Raises:
+        DataError: with the reason.
+    """
     if not image_id or re.search(r"[\x00-\x20\x7f\ud800-\udfff]", image_id):
-        return "is empty or holds a space or a control character; rename the image"
-    if "\\" in image_id:
-        return "holds a backslash; write folders with a forward slash"
-    if image_id.startswith("/") or re.match("[A-Za-z]:", image_id) or ".." in image_id.split("/"):
-        return "leads out of the image folder; write it relative to that folder"
-    return None
+        fault = "is empty or holds a space or a control character; rename the image"
+    elif "\\" in image_id:
+        fault = "holds a backslash; write folders with a forward slash"
+    elif image_id.startswith("/") or re.match("[A-Za-z]:", image_id) or ".." in image_id.split("/"):
+        fault = "leads out of the image folder; write it relative to that folder"
+    else:
+        return
+    raise DataError(f"{where}: image id {shorten(image_id)} {fault}")
 
 
-def _how_to_build(path: PathLike) -> str:
+def _build_command(path: PathLike) -> str:
     """The command that builds the split file `path`."""
     spec, path = guess_dataset(path), Path(path)
     if spec is None:
-        return "build it with `python -m datasets.build --dataset NAME`"
-    command = spec.get_split_files
-    if path.name.startswith("main_"):
-        command += " --split_source main"
+        return f"python -m datasets.build --dataset {{{','.join(DATASETS)}}}"
+    flags = [flag for prefix, flag in VARIANTS.items() if prefix in path.name]
     if path.parent.name == spec.name and path.parent.parent != Path(spec.train_split_file).parent.parent:
-        command += f" --output_root {path.parent.parent}"
-    return f"build it with `{command}`"
+        flags.append(f"--output_root {path.parent.parent}")
+    return " ".join([spec.get_split_files, *flags])
 
 
 _FOLDERS = ("JPEGImages", "VOCdevkit/*/JPEGImages", "VOC2*/JPEGImages", "Flickr", "images", "train2014",
