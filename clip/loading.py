@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import os
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, BinaryIO, Callable
 from urllib.parse import urlparse
@@ -104,7 +105,7 @@ def download(url: str, root: PathLike) -> Path:
             file.flush()
             if _sha256(temporary) != expected:
                 raise WeightsError(f"{url}: the download has the wrong SHA-256 and was thrown away; try again")
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise WeightsError(f"{url}: download failed ({error}); fetch it by hand to {path}") from None
     return path
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HEAD_WIDTH = 64  # every CLIP ViT splits its width into heads of 64
-BOOKKEEPING_KEYS = ("input_resolution", "context_length", "vocab_size")  # OpenAI's archives have them; the shapes tell
+BOOKKEEPING_KEYS = ("input_resolution", "context_length", "vocab_size")  # in OpenAI's archives; shapes tell them
 
 
 class WeightsError(ValueError):
@@ -253,17 +253,18 @@ class VisionTransformer(nn.Module):
 
     def dense(self, images: Tensor, attention_layer: int) -> DenseFeatures:
         """See `CLIP.encode_image_dense`."""
-        layers = len(self.transformer.resblocks)
-        if not -layers <= attention_layer < layers:
-            raise ValueError(f"attention_layer {attention_layer} is out of range for {layers} layers")
+        blocks = self.transformer.resblocks
+        if not -len(blocks) <= attention_layer < len(blocks):
+            raise ValueError(f"attention_layer {attention_layer} is out of range for {len(blocks)} layers")
+        chosen, last = blocks[attention_layer], blocks[-1]
         x = self._embed(images)
-        for layer, block in enumerate(self.transformer.resblocks):
-            if layer == attention_layer % layers:
+        for block in blocks:
+            if block is chosen:
                 cls_attention = block.cls_attention(x)[:, 1:]
-            if layer < layers - 1:
+            if block is not last:
                 x = block(x)
         return DenseFeatures(
-            self._project(block.cls_output(x)), self._project(block.self_only(x[:, 1:])), cls_attention,
+            self._project(last.cls_output(x)), self._project(last.self_only(x[:, 1:])), cls_attention,
         )
 
     def attentions(self, images: Tensor) -> PatchAttentions:
@@ -300,7 +301,7 @@ class VisionTransformer(nn.Module):
         return self.ln_pre(torch.cat([cls, patches], dim=1))
 
     def _positions(self, rows: int, columns: int) -> Tensor:
-        """Positional embeddings of [cls] and of a grid of patches, resized bilinearly (as TagCLIP) where it differs."""
+        """Positional embeddings of [cls] and of a grid of patches, resized bilinearly (as in TagCLIP) if need be."""
         side = self.input_resolution // self.patch_size
         if (rows, columns) == (side, side):
             return self.positional_embedding

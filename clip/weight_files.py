@@ -35,25 +35,25 @@ def read_state_dict(path: PathLike) -> dict[str, Tensor]:
         WeightsError: without the path, which `load` adds.
     """
     path = Path(path)
-    with path.open("rb") as file:
-        head = file.read(9)
-    if not head:
-        raise WeightsError("the file is empty; get it again")
     try:
-        if head[8:] == b"{":
-            tensors = _read_safetensors(path)
-        elif head.startswith(b"PK") and _is_torchscript(path):
-            tensors = _read_torchscript(path)
-        else:
-            tensors = _unwrap(torch.load(path, map_location="cpu", weights_only=True))
+        with path.open("rb") as file:
+            head = file.read(9)
+        if not head:
+            raise WeightsError("the file is empty; get it again")
+        if head[8:] == b"{":  # after the length of the JSON header
+            return _read_safetensors(path)
+        if head.startswith(b"PK") and _is_torchscript(path):
+            return _read_torchscript(path)
+        return _unwrap(torch.load(path, map_location="cpu", weights_only=True))
     except WeightsError:
         raise
+    except OSError as error:
+        raise WeightsError(f"cannot be read ({error.strerror or error})") from None
     except pickle.UnpicklingError as error:
         raise WeightsError(_explain_pickle(error)) from None
     except Exception as error:  # a damaged file can make its parser fail in any way
         reason = str(error).strip().split("\n")[0]
         raise WeightsError(f"truncated, damaged or no weight file ({reason}); get it again") from None
-    return tensors
 
 
 def _explain_pickle(error: pickle.UnpicklingError) -> str:
@@ -151,7 +151,7 @@ def save_compact(state_dict: Mapping[str, Tensor], path: PathLike, used_token_id
     rows = torch.tensor(sorted(set(used_token_ids)), dtype=torch.int64)
     tensors = {key: value.contiguous() for key, value in state_dict.items()}
     tensors[TOKEN_ROWS], tensors[TOKEN_TABLE] = rows, table[rows].contiguous()
-    std = table[rows].float().std().item()
+    std = table[rows].float().std(correction=0).item()
     metadata = {"token_embedding_seed": str(seed), "token_embedding_std": repr(std), "vocab_size": str(len(table))}
     with atomic_path(Path(path)) as temporary:
         save_file(tensors, temporary, metadata)
@@ -172,6 +172,8 @@ def _full_token_table(rows: Tensor, used: Tensor, metadata: Mapping[str, str]) -
         std = float(metadata["token_embedding_std"])
     except KeyError as error:
         raise WeightsError(f"compact token table without the metadata {error.args[0]}; write it again") from None
+    if rows.shape != used.shape[:1]:
+        raise WeightsError(f"{len(rows)} row ids for {len(used)} rows of the token table; write it again")
     generator = torch.Generator().manual_seed(seed)
     table = torch.empty(vocab_size, used.shape[1]).normal_(0, std, generator=generator)
     table[rows] = used.float()
@@ -185,4 +187,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         temporary = Path(folder) / path.name
         yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
