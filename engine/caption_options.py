@@ -1,0 +1,21 @@
+"""The flags of `caption.py`'s captioning stages. Light to import: the filter starts without torch."""
+from __future__ import annotations
+
+import argparse
+
+
+def add_captioning_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the stages `caption`, `merge` and `all`."""
+    group = parser.add_argument_group("captioning (stages caption, merge and all)")
+    group.add_argument("--captioner", default="lavis", help="BLIP-2 by lavis (default) or transformers")
+    group.add_argument("--model_type", default="pretrain_opt2.7b",
+                       help="pretrain_opt2.7b (default), pretrain_opt6.7b, caption_coco_opt2.7b or "
+                            "caption_coco_opt6.7b; for transformers also a local folder or a name on the hub")
+    group.add_argument("--img_root", help="folder of the images (default: the dataset's training images)")
+    group.add_argument("--split_file", help="lines `image_id ...` (default: the dataset's training split)")
+    group.add_argument("--caption_batch_size", type=int, default=32, help="images a batch (default: 32)")
+    group.add_argument("--precision", default="auto", help="fp32, fp16 or bf16 (default: fp16 on a GPU, else fp32)")
+    group.add_argument("--num_shards", type=int, default=1, help="parts of the run, for several GPUs or machines")
+    group.add_argument("--shard", type=int, default=0, help="the part to be captioned, from 0")
+    group.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: cuda where there is one)")
+    group.add_argument("--num_workers", type=int, default=4, help="processes that read images (default: 4)")

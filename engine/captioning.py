@@ -1,0 +1,239 @@
+"""The captioning run: six captions and six re-captions of every training image, over days and machines."""
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple, Union
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from datasets.captions.io import Captions, caption_paths
+from datasets.captions.journal import Batch, Journal, Settings, check_settings, read_journal
+from datasets.captions.lexicon import load_lexicon
+from datasets.captions.matcher import CategoryMatcher
+from datasets.captions.prompts import DECODING, first_prompts, re_prompts
+from datasets.files import DataError, PathLike, write_json
+from datasets.registry import DatasetSpec, get_dataset
+from datasets.split_file import ImageList, read_image_ids
+from engine.run import get_device
+from models.captioner import Captioner, load_captioner
+
+FindCategories = Callable[[Sequence[str]], Sequence[str]]
+"""The six first captions of an image to the names of the categories in them."""
+
+
+class Shard(NamedTuple):
+    """One of the parts into which a captioning run is divided, on disk as a journal of its own."""
+
+    index: int
+    count: int
+
+    def check(self) -> None:
+        """Raises DataError where there is no such shard."""
+        if not 0 <= self.index < self.count:
+            raise DataError(f"--shard {self.index} of --num_shards {self.count}: shards are numbered from 0 to "
+                            f"{self.count - 1}")
+
+    def batches(self, num_images: int, batch_size: int) -> List[List[int]]:
+        """Image indices of the shard's batches. Every `count`-th batch belongs to it, so that images share a batch,
+        and with it the rounding of its arithmetic, with the same others however many shards there are."""
+        starts = range(self.index * batch_size, num_images, self.count * batch_size)
+        return [list(range(start, min(start + batch_size, num_images))) for start in starts]
+
+    def journal_path(self, caption_root: PathLike, dataset: str) -> Path:
+        """Where the journal of this shard lies."""
+        return Path(caption_root) / dataset / f"{dataset}_captions.shard{self.index}of{self.count}.jsonl"
+
+
+def run_settings(dataset: str, image_ids: Sequence[str], captioner: Captioner, captioner_name: str, model_type: str,
+                 batch_size: int) -> Settings:
+    """What decides about the captions of a run; it goes into the journal and the metadata, and cannot change between
+    the parts of a run. The batch size is among it since half precision rounds differently in other batches."""
+    return {
+        "dataset": dataset,
+        "images": len(image_ids),
+        "images_sha256": _digest(image_ids),
+        "captioner": captioner_name,
+        "model_type": model_type,
+        "library": captioner.library,
+        "precision": str(captioner.dtype).replace("torch.", ""),
+        "caption_batch_size": batch_size,
+        "prompts": first_prompts(),
+        "re_caption_prompts": re_prompts(["X", "Y", "Z"]),
+        "decoding": DECODING,
+    }
+
+
+def _digest(image_ids: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(image_ids).encode()).hexdigest()
+
+
+def category_finder(spec: DatasetSpec) -> FindCategories:
+    """Finds categories as the filter does; names come in index order."""
+    matcher = CategoryMatcher(load_lexicon(spec))
+
+    def find_categories(captions: Sequence[str]) -> List[str]:
+        found = {category for caption in captions for category in matcher.name_categories(caption)}
+        return [spec.categories[category] for category in sorted(found)]
+
+    return find_categories
+
+
+def caption_images(captioner: Captioner, images: ImageList, find_categories: FindCategories, settings: Settings,
+                   caption_root: PathLike, shard: Shard, num_workers: int = 0) -> Dict[str, str]:
+    """Caption the images of a shard that its journal lacks; each finished batch is on disk before the next begins.
+
+    Args:
+        captioner: the model.
+        images: all images of the run, in the order of its split file, as PIL images.
+        find_categories: what the re-captions are to leave out.
+        settings: see `run_settings`.
+        caption_root: where the files go.
+        shard: the part to be captioned.
+        num_workers: processes that read images.
+
+    Returns:
+        image id to the reason of each image of the shard that cannot be read.
+
+    Raises:
+        DataError: the journal there belongs to another run, or there are caption files without any journal.
+    """
+    _spare_other_files(caption_root, settings["dataset"])
+    journal = Journal(shard.journal_path(caption_root, settings["dataset"]), settings)
+    batches = shard.batches(len(images), settings["caption_batch_size"])
+    todo = [[index for index in batch if images.image_ids[index] not in journal.captioned] for batch in batches]
+    loader = DataLoader(_ImagesOrReasons(images, captioner.transform), num_workers=num_workers, collate_fn=list,
+                        batch_sampler=[batch for batch in todo if batch])
+    total = sum(map(len, batches))
+    unreadable: Dict[str, str] = {}
+    with tqdm(total=total, initial=total - sum(map(len, todo)), unit="image", desc="Captioning") as bar:
+        for items in loader:
+            batch = _caption_batch(captioner, images.image_ids, items, find_categories)
+            journal.append(batch)
+            unreadable.update(batch.unreadable)
+            bar.update(len(items))
+    journal.close()
+    return unreadable
+
+
+class _ImagesOrReasons(Dataset):
+    """Item `i` is `(i, transform(image))`, or `(i, reason)` for an image that cannot be read."""
+
+    def __init__(self, images: ImageList, transform: Callable[[Image.Image], Tensor]) -> None:
+        self.images = images
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tuple[int, Union[Tensor, str]]:
+        try:
+            return index, self.transform(self.images[index][0])
+        except DataError as error:
+            return index, str(error)
+
+
+def _caption_batch(captioner: Captioner, image_ids: Sequence[str], items: Sequence[Tuple[int, Union[Tensor, str]]],
+                   find_categories: FindCategories) -> Batch:
+    readable = {image_ids[index]: image for index, image in items if isinstance(image, Tensor)}
+    unreadable = {image_ids[index]: reason for index, reason in items if isinstance(reason, str)}
+    if not readable:
+        return Batch({}, {}, unreadable)
+    queries = captioner.encode(torch.stack(list(readable.values())))
+    captions = captioner.answer(queries, [first_prompts()] * len(readable))
+    re_captions = captioner.answer(queries, [re_prompts(find_categories(texts)) for texts in captions])
+    return Batch(dict(zip(readable, captions)), dict(zip(readable, re_captions)), unreadable)
+
+
+def _spare_other_files(caption_root: PathLike, dataset: str) -> None:
+    """Caption files without a journal beside them were fetched or come from elsewhere: do not write over them."""
+    path = caption_paths(caption_root, dataset).first
+    if path.exists() and not any(path.parent.glob(f"{dataset}_captions.shard*.jsonl")):
+        raise DataError(f"{path}: this file is there already, and no journal of a captioning run beside it; move it "
+                        "away or give another --caption_root")
+
+
+def merge_shards(caption_root: PathLike, dataset: str, image_ids: Sequence[str], num_shards: int) -> Dict[str, str]:
+    """Make the caption files from the journals of all shards, and `<dataset>_captions.meta.json` beside them.
+
+    Args:
+        caption_root: where the journals are and the files go.
+        dataset: its name.
+        image_ids: the images in the order of the split file, which is that of the caption files.
+        num_shards: how many shards there are.
+
+    Returns:
+        image id to the reason of each image that could not be read; the caption files are without them.
+
+    Raises:
+        DataError: a shard is missing or unfinished, or shards belong to different runs.
+    """
+    captions: Captions = {}
+    re_captions: Captions = {}
+    unreadable: Dict[str, str] = {}
+    shared: Settings = {}
+    for index in range(num_shards):
+        path = Shard(index, num_shards).journal_path(caption_root, dataset)
+        settings, batches = read_journal(path)
+        shared = shared or {**settings, "images": len(image_ids), "images_sha256": _digest(image_ids)}
+        check_settings(path, settings, shared)
+        for batch in batches:
+            captions.update(batch.captions)
+            re_captions.update(batch.re_captions)
+            unreadable.update(batch.unreadable)
+    paths = caption_paths(caption_root, dataset)
+    left = [image_id for image_id in image_ids if image_id not in captions and image_id not in unreadable]
+    if left:
+        raise DataError(f"{paths.first}: {len(left)} of {len(image_ids)} images have no captions yet, the first is "
+                        f"{left[0]!r}; let the captioning run finish (shards: {num_shards})")
+    captioned = [image_id for image_id in image_ids if image_id in captions]
+    write_json(paths.first, {image_id: captions[image_id] for image_id in captioned})
+    write_json(paths.re, {image_id: re_captions[image_id] for image_id in captioned})
+    missing = {image_id: unreadable[image_id] for image_id in image_ids if image_id not in captions}
+    write_json(paths.first.with_suffix(".meta.json"), {**shared, "unreadable": missing}, indent=1)
+    return missing
+
+
+def caption_stage(args: argparse.Namespace) -> Dict[str, str]:
+    """`--stage caption`: caption one shard; where it is the only one, write the caption files too.
+
+    Returns:
+        image id to the reason of each image that could not be read.
+
+    Raises:
+        DataError: see `caption_images`; or a flag, the split file, the image folder or the model is at fault.
+    """
+    spec = get_dataset(args.dataset)
+    shard = Shard(args.shard, args.num_shards)
+    shard.check()
+    if args.caption_batch_size < 1:
+        raise DataError(f"--caption_batch_size {args.caption_batch_size}: a batch has at least 1 image")
+    images = ImageList(args.img_root or spec.train_img_root, _image_ids(args), _as_it_is)
+    captioner = load_captioner(args.captioner, args.model_type, get_device(args.device), args.precision)
+    settings = run_settings(spec.name, images.image_ids, captioner, args.captioner, args.model_type,
+                            args.caption_batch_size)
+    unreadable = caption_images(captioner, images, category_finder(spec), settings, args.caption_root, shard,
+                                args.num_workers)
+    if shard.count == 1:
+        return merge_shards(args.caption_root, spec.name, images.image_ids, num_shards=1)
+    print(f"Shard {shard.index} of {shard.count} is done. When all are, make the caption files with "
+          f"`--stage merge --num_shards {shard.count}`")
+    return unreadable
+
+
+def merge_stage(args: argparse.Namespace) -> Dict[str, str]:
+    """`--stage merge`: see `merge_shards`."""
+    return merge_shards(args.caption_root, args.dataset, _image_ids(args), args.num_shards)
+
+
+def _image_ids(args: argparse.Namespace) -> List[str]:
+    return read_image_ids(args.split_file or get_dataset(args.dataset).train_split_file)
+
+
+def _as_it_is(image: Image.Image) -> Image.Image:
+    return image

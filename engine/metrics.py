@@ -1,0 +1,50 @@
+"""Multi-label metrics, in percent (method: conventions)."""
+from __future__ import annotations
+
+from typing import Dict
+
+import numpy as np
+from sklearn.metrics import average_precision_score
+from torch import Tensor
+
+
+def average_precision(scores: Tensor, targets: Tensor) -> np.ndarray:
+    """Non-interpolated all-point AP of every class, in percent.
+
+    Args:
+        scores: (n, C), any monotone score.
+        targets: (n, C) of 0 and 1.
+
+    Returns:
+        (C,); NaN for a class without a positive.
+    """
+    truth, ranking = targets.numpy().astype(bool), scores.double().numpy()
+    return np.array([100 * average_precision_score(truth[:, c], ranking[:, c]) if truth[:, c].any() else np.nan
+                     for c in range(truth.shape[1])])
+
+
+def mean_ap(per_class: np.ndarray) -> float:
+    """Mean over the classes that have a positive; NaN where none has."""
+    return float(np.nanmean(per_class)) if np.isfinite(per_class).any() else float("nan")
+
+
+def summarise(logits: Tensor, targets: Tensor) -> Dict[str, float]:
+    """mAP and, for labels with a logit above 0, overall (O) and per-class (C) precision, recall and F1.
+
+    A class that is never predicted has precision 0; classes without a positive are left out, as in the mAP.
+    """
+    truth, predicted = targets.numpy() > 0.5, logits.numpy() > 0
+    present = truth.any(axis=0)
+    hits, guesses, positives = ((a.sum(axis=0)[present]) for a in (truth & predicted, predicted, truth))
+    summary = {"mAP": mean_ap(average_precision(logits, targets))}
+    for letter, precision, recall in (("O", _ratio(hits.sum(), guesses.sum()), _ratio(hits.sum(), positives.sum())),
+                                      ("C", _ratio(hits, guesses).mean(), _ratio(hits, positives).mean())):
+        f1 = _ratio(2 * precision * recall, precision + recall)
+        summary.update({f"{letter}P": 100 * float(precision), f"{letter}R": 100 * float(recall),
+                        f"{letter}F1": 100 * float(f1)})
+    return summary
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, and 0 where the whole is 0."""
+    return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=np.asarray(whole) > 0)

@@ -1,0 +1,47 @@
+"""Captions to training targets and caption graph."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import List, NamedTuple, Sequence
+
+from torch import Tensor
+
+from datasets.pseudo_labels import load_counts, load_targets
+from datasets.registry import DatasetSpec
+from models.graph import caption_graph
+
+
+class PseudoLabels(NamedTuple):
+    """What the captions say of the training images."""
+
+    targets: Tensor
+    """(n, O) soft targets in [0, 1]."""
+    graph: Tensor
+    """(O, O) caption graph, P(i given j)."""
+
+
+def load_pseudo_labels(args: argparse.Namespace, spec: DatasetSpec, image_ids: Sequence[str],
+                       categories: List[str]) -> PseudoLabels:
+    """Read the files of `caption.py --stage filter`; where only captions are there, filter them first.
+
+    Args:
+        args: `--caption_root`, `--labels` and, for labels made here, `--output_dir`.
+        spec: the dataset.
+        image_ids: training images, in the order of the targets.
+        categories: the classes, with or without the backgrounds.
+
+    Raises:
+        DataError: neither labels nor captions are there, or they do not cover the images.
+    """
+    folder = Path(args.caption_root) / spec.name
+    if not (folder / "train_label_dictionary.json").exists() and (folder / f"{spec.name}_captions.json").exists():
+        made = Path(args.output_dir) / "caption"
+        folder = made / spec.name
+        if not (folder / "train_label_dictionary.json").exists():
+            print(f"filtering the captions of {args.caption_root} into {made}")
+            from datasets.captions import filter_captions
+            filter_captions(spec, args.caption_root, made)
+    targets = load_targets(folder, image_ids, spec.categories, args.labels)[:, :len(categories)]
+    counts, co_occurrence = load_counts(folder, spec.categories)
+    return PseudoLabels(targets, caption_graph(counts, co_occurrence)[:len(categories), :len(categories)])

@@ -1,0 +1,130 @@
+"""Building, training and evaluating BAC-GCN on stored features."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Dict, List
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from datasets.images import read_image
+from datasets.split_file import ImageList
+from engine.features import FeatureSet, FeatureStore, extract_features
+from models.bac_gcn import BACGCN
+from models.encoder import Features, FrozenEncoder
+from models.gcn import CLIPGCN
+from models.graph import node_adjacency
+from models.losses import pseudo_label_loss
+from models.reso import INDEX_NAME, Crop, crop_targets, read_index, save_crop, small_regions, write_index
+
+
+def build_model(args: argparse.Namespace, text_embeddings: Tensor, graph: Tensor, num_classes: int) -> BACGCN:
+    """BAC-GCN, or the ablation of it that the flags ask for.
+
+    Args:
+        args: the flags of a train script.
+        text_embeddings: (O, D).
+        graph: (O, O) caption graph.
+        num_classes: C.
+    """
+    gcn = None
+    if not args.no_gcn:
+        num_globals = 1 if args.no_masked_globals else 2
+        adjacency = torch.eye(num_globals + len(graph)) if args.adjacency == "identity" else node_adjacency(
+            graph, num_classes, num_globals, args.edge_threshold, not args.no_class_background_edges,
+            args.global_edge, args.normalisation)
+        gcn = CLIPGCN(text_embeddings.shape[1], adjacency, args.gcn_width, args.gcn_depth,
+                      learned_adjacency=args.adjacency == "learned", residual=not args.no_residual)
+    return BACGCN(text_embeddings, args.k, gcn, not args.frozen_kernel, args.logit_scale, args.logits)
+
+
+def model_inputs(features: Features, masked_globals: bool, device: torch.device) -> Features:
+    """The features that the model reads: g_H and g_Hc, or the plain global embedding alone."""
+    picked = features.global_embeddings[:, 1:] if masked_globals else features.global_embeddings[:, :1]
+    return Features(features.patch_embeddings.to(device), picked.to(device))
+
+
+def calibrate(model: BACGCN, data: FeatureSet, args: argparse.Namespace, device: torch.device,
+              sample: int = 2048) -> None:
+    """Start the biases from the first `sample` training images; see `BACGCN.calibrate`."""
+    head = FeatureSet(data.stores[:1], data.targets[:min(sample, len(data.stores[0]))])
+    model.calibrate(predict(model, head, args, device).mean(dim=0).to(device), head.targets.mean(dim=0).to(device))
+
+
+def train_one_epoch(model: BACGCN, data: FeatureSet, optimizer: torch.optim.Optimizer, args: argparse.Namespace,
+                    device: torch.device, epoch: int) -> float:
+    """One pass over the training set in an order that depends on the seed and the epoch alone; the mean loss."""
+    model.train()
+    generator = torch.Generator().manual_seed(args.seed * 100_003 + epoch)
+    total = torch.zeros((), device=device)
+    for batch in data.batches(args.batch_size, generator):
+        inputs = model_inputs(batch.features, not args.no_masked_globals, device)
+        loss = pseudo_label_loss(model(*inputs).logits, batch.targets.to(device), args.loss)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.detach() * len(batch.rows)
+    return float(total) / len(data)
+
+
+@torch.no_grad()
+def predict(model: BACGCN, data: FeatureSet, args: argparse.Namespace, device: torch.device) -> Tensor:
+    """Final logits of all images in order, (n, O), on the CPU."""
+    model.eval()
+    return torch.cat([model(*model_inputs(batch.features, not args.no_masked_globals, device)).logits.cpu()
+                      for batch in data.batches(args.batch_size)])
+
+
+@torch.no_grad()
+def mine_crops(model: BACGCN, store: FeatureStore, images: ImageList, targets: Tensor, num_classes: int,
+               size: int, args: argparse.Namespace, device: torch.device, folder: Path) -> List[Crop]:
+    """ReSO: cut the small pseudo-positive regions out of the training images into `folder`, index last.
+
+    Args:
+        model: the model after the plain epochs; its kernel makes the maps.
+        store: features of `images`.
+        images: training images.
+        targets: (n, O) pseudo-labels; a class is positive from `--positive_threshold` on.
+        num_classes: C; backgrounds are never cropped.
+        size: side of a crop in pixels, the encoder's input size.
+    """
+    crops: List[Crop] = []
+    data = FeatureSet([store], targets)
+    for batch in tqdm(data.batches(args.batch_size), desc="ReSO crops", unit="batch",
+                      total=-(-len(data) // args.batch_size)):
+        maps = model.kernel(batch.features.patch_embeddings.to(device)).maps.cpu()
+        positive = batch.targets[:, :num_classes] >= args.positive_threshold
+        opened: Dict[int, Image.Image] = {}
+        for region in small_regions(maps, positive, store.grid, args.gamma, args.epsilon, args.crop_min_side):
+            row = int(batch.rows[region.image])
+            if row not in opened:
+                opened = {row: read_image(images.path(row))}
+            name = f"{images.image_ids[row].replace('/', '__')}_{region.category:02d}"
+            save_crop(opened[row], region.box, size, folder / f"{name}.jpg")
+            crops.append(Crop(name, images.image_ids[row], region.category, region.area, list(region.box)))
+    write_index(folder, crops)
+    return crops
+
+
+def extend_with_crops(model: BACGCN, data: FeatureSet, images: ImageList, encoder: FrozenEncoder, num_classes: int,
+                      folder: Path, args: argparse.Namespace, device: torch.device) -> FeatureSet:
+    """ReSO: the training set with the crops of its small objects behind it.
+
+    Crops that `folder` holds already (from before a stop) are used as they are.
+    """
+    store = data.stores[0]
+    crops = read_index(folder) if (folder / INDEX_NAME).exists() else mine_crops(
+        model, store, images, data.targets, num_classes, encoder.clip.visual.input_resolution, args, device, folder)
+    print(f"ReSO: {len(crops)} small regions in {len({crop.image_id for crop in crops})} of {len(images)} images, "
+          f"crops in {folder}")
+    if not crops:
+        return data
+    row_of = {image_id: row for row, image_id in enumerate(images.image_ids)}
+    targets = crop_targets(data.targets[[row_of[crop.image_id] for crop in crops]],
+                           torch.tensor([crop.category for crop in crops]), num_classes, args.crop_labels)
+    crop_images = ImageList(folder, [crop.file for crop in crops], images.transform)
+    crop_store = extract_features(encoder, crop_images, "crops", args)
+    return FeatureSet([store, crop_store], torch.cat([data.targets, targets]))

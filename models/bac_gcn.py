@@ -1,0 +1,79 @@
+"""BAC-GCN: masked globals and kernel-pooled locals, refined by the CLIP-GCN, scored against the categories."""
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.gcn import CLIPGCN
+from models.kernel import SimilarityKernel
+
+LOGITS = ("both", "local", "global")
+
+
+class Prediction(NamedTuple):
+    """What BAC-GCN says of a batch of images."""
+
+    logits: Tensor
+    """(B, O) final logits: the sum of the global and the local logits (or the one part that was asked for)."""
+    maps: Tensor
+    """(B, O, N) similarity maps of the kernel."""
+
+
+class BACGCN(nn.Module):
+    """The trainable part of the method, on top of the features of the frozen encoder.
+
+    Args:
+        text_embeddings: (O, D) embeddings of the categories' prompts.
+        k: patches that the kernel averages per category.
+        gcn: graph head over [globals, locals] nodes; None scores the nodes as they are.
+        learned_kernel: train w_o, or keep it at the text embeddings.
+        logit_scale: factor of the cosine similarities at the start; it is learned.
+        logits: "both" as in the paper, or "local" or "global" alone.
+    """
+
+    def __init__(self, text_embeddings: Tensor, k: int, gcn: Optional[CLIPGCN] = None, learned_kernel: bool = True,
+                 logit_scale: float = 10.0, logits: str = "both") -> None:
+        super().__init__()
+        if logits not in LOGITS:
+            raise ValueError(f"logits is {logits!r}; choose one of {', '.join(LOGITS)}")
+        self.kernel = SimilarityKernel(text_embeddings, k, learned_kernel)
+        self.classifier = nn.Parameter(F.normalize(text_embeddings.float(), dim=-1))
+        self.gcn = gcn
+        self.log_scale = nn.Parameter(torch.tensor(math.log(logit_scale)))
+        self.bias = nn.Parameter(torch.zeros(len(text_embeddings)))
+        self.parts = logits
+
+    def forward(self, patch_embeddings: Tensor, global_embeddings: Tensor) -> Prediction:
+        """Score images by their features.
+
+        Args:
+            patch_embeddings: (B, N, D), P.
+            global_embeddings: (B, G, D): g_H and g_Hc, or one plain global embedding.
+        """
+        num_globals = global_embeddings.shape[1]
+        local = self.kernel(patch_embeddings)
+        nodes = torch.cat([F.normalize(global_embeddings, dim=-1), F.normalize(local.features, dim=-1)], dim=1)
+        if self.gcn is not None:
+            nodes = self.gcn(nodes)
+        nodes = F.normalize(nodes, dim=-1)
+        logits = self.bias.expand(len(nodes), -1)
+        if self.parts != "local":
+            cosines = nodes[:, :num_globals] @ F.normalize(self.classifier, dim=-1).T
+            logits = logits + self.log_scale.exp() * cosines.mean(dim=1)
+        if self.parts != "global":
+            cosines = (nodes[:, num_globals:] * F.normalize(self.kernel.weight, dim=-1)).sum(dim=-1)
+            logits = logits + self.log_scale.exp() * cosines
+        return Prediction(logits, local.maps)
+
+    @torch.no_grad()
+    def calibrate(self, mean_logits: Tensor, prior: Tensor) -> None:
+        """Move the biases so that the mean logit of every category is the log-odds of its pseudo-labels.
+
+        CLIP's cosines share a large offset and most categories are rare; without this the first epochs go into
+        learning both. Our choice. Both arguments are (O,): means over (a sample of) the training images.
+        """
+        self.bias += torch.logit(prior, eps=1e-3) - mean_logits

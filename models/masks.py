@@ -1,0 +1,58 @@
+"""Attention masks and the two complementary masked images (method: masked globals)."""
+from __future__ import annotations
+
+import math
+from typing import Optional, Tuple
+
+import torch
+from torch import Tensor
+
+import clip
+
+
+def min_max(values: Tensor) -> Tensor:
+    """Scale the last dimension of `values` to [0, 1]; a constant row becomes all zeros."""
+    low = values.amin(dim=-1, keepdim=True)
+    spread = values.amax(dim=-1, keepdim=True) - low
+    return (values - low) / spread.clamp_min(torch.finfo(values.dtype).tiny)
+
+
+def high_attention(attention: Tensor, share: float = 0.15, threshold: Optional[float] = None) -> Tensor:
+    """The set H of patches that [cls] looks at most.
+
+    Args:
+        attention: (B, N) [cls]-to-patch attention.
+        share: H holds the ceil(share * N) strongest patches. 0.15 gives 30 of 196, as in the authors' example.
+        threshold: if given, H holds instead the patches whose min-max-normalised attention exceeds it.
+
+    Returns:
+        (B, N) bool, True in H.
+    """
+    if threshold is not None:
+        return min_max(attention) > threshold
+    count = math.ceil(share * attention.shape[-1])
+    strongest = attention.topk(count, dim=-1).indices
+    return torch.zeros_like(attention, dtype=torch.bool).scatter_(-1, strongest, True)
+
+
+def black_out(images: Tensor, keep: Tensor, patch_size: int) -> Tensor:
+    """Paint the patches outside `keep` black.
+
+    Args:
+        images: (B, 3, H, W), normalised with CLIP's mean and standard deviation.
+        keep: (B, N) bool over the (H / patch_size) x (W / patch_size) grid, row by row.
+        patch_size: side of a patch in pixels.
+
+    Returns:
+        (B, 3, H, W) images, normalised as the input.
+    """
+    height, width = images.shape[-2:]
+    grid = keep.view(-1, 1, height // patch_size, width // patch_size)
+    pixels = grid.repeat_interleave(patch_size, dim=-2).repeat_interleave(patch_size, dim=-1)
+    black = -images.new_tensor(clip.MEAN) / images.new_tensor(clip.STD)
+    return torch.where(pixels, images, black.view(1, 3, 1, 1))
+
+
+def complementary_images(images: Tensor, high: Tensor, patch_size: int) -> Tuple[Tensor, Tensor]:
+    """M_H, which keeps only the patches of H, and M_Hc, which keeps only the others. Shapes as `images`."""
+    return black_out(images, high, patch_size), black_out(images, ~high, patch_size)

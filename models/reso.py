@@ -1,0 +1,122 @@
+"""ReSO: find small objects under the similarity maps, crop them, and train on the crops as extra images."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Iterator, List, NamedTuple, Sequence, Tuple
+
+import torch
+from PIL import Image
+from scipy import ndimage
+from torch import Tensor
+
+from datasets.files import DataError, PathLike, atomic_write, read_json, write_json
+from models.masks import min_max
+
+CROP_LABELS = ("category", "image")
+INDEX_NAME = "index.json"
+
+
+class Region(NamedTuple):
+    """A small object in one image of a batch."""
+
+    image: int
+    """Index in the batch."""
+    category: int
+    area: float
+    """Share of the patches in T."""
+    box: Tuple[float, float, float, float]
+    """Left, top, right, bottom as shares of the image's sides."""
+
+
+def small_regions(maps: Tensor, positive: Tensor, grid: Tuple[int, int], gamma: float, epsilon: float,
+                  min_side: float) -> Iterator[Region]:
+    """Regions T = {patches with min-max-normalised S_o > gamma} of the pseudo-positive classes with area < epsilon.
+
+    The box is that of the connected part of T around the map's peak: a stray patch elsewhere would stretch the
+    box over the image. It is widened about its centre to at least `min_side` of each side. Both are our choice.
+
+    Args:
+        maps: (B, O, N) similarity maps.
+        positive: (B, C) bool with C <= O, the pseudo-positive classes.
+        grid: rows and columns of the patch grid, rows * columns = N.
+        gamma: threshold on the normalised map, in [0, 1].
+        epsilon: a region is small below this share of the patches.
+        min_side: least side of a box, as a share of the image's side.
+    """
+    rows, columns = grid
+    normalised = min_max(maps[:, :positive.shape[1]])
+    inside = normalised > gamma
+    area = inside.float().mean(dim=-1)
+    small = positive & (area > 0) & (area < epsilon)
+    for image, category in small.nonzero().tolist():
+        mask = inside[image, category].view(rows, columns).cpu().numpy()
+        peak = int(normalised[image, category].argmax())
+        parts, _ = ndimage.label(mask)
+        y, x = ndimage.find_objects(parts)[parts.flat[peak] - 1]
+        left, right = _widen(x.start / columns, x.stop / columns, min_side)
+        top, bottom = _widen(y.start / rows, y.stop / rows, min_side)
+        yield Region(image, category, float(area[image, category]), (left, top, right, bottom))
+
+
+def _widen(low: float, high: float, least: float) -> Tuple[float, float]:
+    """The interval [low, high] about its centre at length `least` or more, moved to lie within [0, 1]."""
+    length = max(high - low, min(least, 1.0))
+    start = min(max((low + high - length) / 2, 0.0), 1.0 - length)
+    return start, start + length
+
+
+def save_crop(image: Image.Image, box: Sequence[float], size: int, path: PathLike) -> None:
+    """Cut `box` (shares of the sides) out of `image`, scale it to size x size, and write it as a JPEG."""
+    left, top, right, bottom = (share * side for share, side in zip(box, image.size * 2))
+    crop = image.resize((size, size), Image.BICUBIC, box=(left, top, right, bottom))
+    with atomic_write(path, "wb") as file:
+        crop.save(file, "JPEG", quality=95)
+
+
+class Crop(NamedTuple):
+    """One line of the index file of a crop folder."""
+
+    file: str
+    """Name of the crop in the folder, without extension."""
+    image_id: str
+    category: str
+    area: float
+    box: List[float]
+
+
+def write_index(folder: PathLike, crops: Sequence[Crop]) -> None:
+    """Write the index last: a folder that has it holds all of its crops."""
+    write_json(Path(folder) / INDEX_NAME, [crop._asdict() for crop in crops], indent=1)
+
+
+def read_index(folder: PathLike) -> List[Crop]:
+    """Read a crop folder's index.
+
+    Raises:
+        DataError: the index is missing or is not one.
+    """
+    path = Path(folder) / INDEX_NAME
+    entries = read_json(path, missing="Delete the folder to mine the crops again.")
+    try:
+        return [Crop(**entry) for entry in entries]
+    except TypeError:
+        raise DataError(f"{path}: not an index of crops; delete the folder to mine them again") from None
+
+
+def crop_targets(targets: Tensor, category: Tensor, num_classes: int, labels: str) -> Tensor:
+    """Targets of crops.
+
+    Args:
+        targets: (n, O) targets of the images that the crops were cut from.
+        category: (n,) the class that each crop was cut for.
+        num_classes: C.
+        labels: "image" keeps the image's targets; "category" clears every class but the crop's own. Backgrounds
+            keep their targets, as the scene goes on behind the object. Our choice.
+    """
+    targets = targets.clone()
+    if labels == "category":
+        rows = torch.arange(len(targets))
+        own = targets[rows, category]
+        targets[:, :num_classes] = 0
+        targets[rows, category] = own
+    return targets

@@ -1,0 +1,88 @@
+"""Train BAC-GCN on VOC2007: captions of the 5,011 trainval images, tested on the 4,952 test images.
+
+    python -m datasets.build --dataset voc2007 --download
+    python caption.py --dataset voc2007 --stage filter
+    python train_voc07.py
+    python eval.py --checkpoint runs/voc2007/checkpoint.pth
+
+The same command again goes on where a killed run stopped. Every part of the method has a flag:
+
+    python train_voc07.py --no_reso --output_dir runs/voc2007_no_reso
+    python train_voc07.py --k 8 --adjacency identity --output_dir runs/voc2007_k8_no_edges
+"""
+import time
+from pathlib import Path
+
+import torch
+
+import clip
+from datasets.images import image_transform
+from datasets.registry import get_dataset
+from datasets.split_file import ImageList, read_image_ids, read_split_file
+from engine.cli import run_main
+from engine.features import FeatureSet, extract_features, weights_digest
+from engine.metrics import average_precision, mean_ap, summarise
+from engine.options import parse_args
+from engine.pseudo_labels import load_pseudo_labels
+from engine.run import Run, get_device, seed_everything
+from engine.tables import results_table
+from engine.text import encode_categories
+from engine.training import build_model, calibrate, extend_with_crops, predict, train_one_epoch
+from models.encoder import FrozenEncoder
+from models.zero_shot import zero_shot_scores
+
+
+def main() -> None:
+    args = parse_args("voc2007", __doc__)
+    spec = get_dataset(args.dataset)
+    device = get_device(args.device)
+    num_classes = len(spec.classes)
+    categories = spec.classes if args.no_backgrounds else spec.categories
+
+    # Captions: pseudo-labels over classes and backgrounds, and the graph between them.
+    train_ids = read_image_ids(args.train_split_file)  # ids alone: true labels of training images are never read
+    pseudo = load_pseudo_labels(args, spec, train_ids, categories)
+
+    # Frozen CLIP: text embeddings of the categories; patch embeddings and masked globals of every image, once.
+    clip_model, _ = clip.load(args.model_path, device)
+    text_embeddings = encode_categories(clip_model, categories)
+    size = clip_model.visual.input_resolution
+    transform = image_transform(size)
+    test_split = read_split_file(args.val_split_file, num_classes)
+    train_images = ImageList(args.train_img_root, train_ids, transform)
+    test_images = ImageList(args.val_img_root, test_split.image_ids, transform)
+    encoder = FrozenEncoder(clip_model, args.mask_share, args.mask_threshold, args.attention_layer)
+    train_store = extract_features(encoder, train_images, "train", args)
+    test_store = extract_features(encoder, test_images, "test", args)
+
+    # BAC-GCN: the similarity kernel and the GCN over global, class and background nodes.
+    seed_everything(args.seed, device)
+    model = build_model(args, text_embeddings, pseudo.graph, num_classes).to(device)
+    train_set = FeatureSet([train_store], pseudo.targets)
+    test_set = FeatureSet([test_store], test_split.targets(num_classes))
+    calibrate(model, train_set, args, device)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], args.lr,
+                                  weight_decay=args.weight_decay)
+    run = Run(args, categories, {"weights_sha256": weights_digest(clip_model)})
+    run.restore(model, optimizer)
+
+    for epoch in range(run.next_epoch, args.epochs + 1):
+        start = time.perf_counter()
+        # ReSO: before epoch 11 the small objects are cropped, and the crops join the training images.
+        if epoch >= args.reso_epoch and not args.no_reso and len(train_set.stores) == 1:
+            train_set = extend_with_crops(model, train_set, train_images, encoder, num_classes, run.crop_folder,
+                                          args, device)
+        loss = train_one_epoch(model, train_set, optimizer, args, device, epoch)
+        seconds = time.perf_counter() - start
+        metrics = summarise(predict(model, test_set, args, device)[:, :num_classes], test_set.targets)
+        run.finish_epoch({"epoch": epoch, "loss": loss, "images": len(train_set), **metrics},
+                         {"seconds": seconds, "images_per_second": len(train_set) / seconds}, model, optimizer)
+
+    zero_shot = zero_shot_scores(test_store.plain_globals(), text_embeddings[:num_classes].cpu())
+    print(results_table(spec, Path(args.model_path).name, run.history,
+                        mean_ap(average_precision(zero_shot, test_set.targets))))
+    print(f"everything is in {run.folder}")
+
+
+if __name__ == "__main__":
+    run_main(main)
