@@ -8,9 +8,8 @@ any multiples of the patch size. Patches are counted row by row.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Mapping, NamedTuple
+from typing import Mapping, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -100,13 +99,6 @@ def _count_blocks(state_dict: Mapping[str, Tensor], prefix: str) -> int:
     return count
 
 
-class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), the activation that CLIP was trained with, as a scaled SiLU (one fused kernel)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.silu(x * 1.702) * (1 / 1.702)
-
-
 class Attention(nn.Module):
     """Multi-head self-attention with the parameter names of `nn.MultiheadAttention`.
 
@@ -139,7 +131,7 @@ class Attention(nn.Module):
         query_weight, key_weight, _ = self.in_proj_weight.chunk(3)
         query = F.linear(x[:, 0], query_weight, self.in_proj_bias.chunk(3)[0]).unflatten(-1, (self.heads, HEAD_WIDTH))
         query = torch.einsum("bhd,hdw->bhw", query, key_weight.unflatten(0, (self.heads, HEAD_WIDTH)))
-        logits = query @ x.transpose(1, 2) * HEAD_WIDTH**-0.5
+        logits = (query * HEAD_WIDTH**-0.5) @ x.transpose(1, 2)  # scaled first: the sums stay in the range of fp16
         if mask is not None:
             logits = logits.masked_fill(~mask[:, None], -math.inf)
         return logits.softmax(dim=-1)
@@ -159,6 +151,23 @@ class Attention(nn.Module):
         return x.unflatten(-1, (parts, self.heads, HEAD_WIDTH)).permute(2, 0, 3, 1, 4)
 
 
+class MLP(nn.Module):
+    """The block's feed-forward network, four times as wide inside."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.c_proj = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(quick_gelu(self.c_fc(x)))
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x * sigmoid(1.702 x), the activation that CLIP was trained with, as a scaled SiLU."""
+    return F.silu(x * 1.702) * (1 / 1.702)
+
+
 class ResidualAttentionBlock(nn.Module):
     """Pre-norm transformer block. The variants differ only in who attends to whom."""
 
@@ -167,9 +176,7 @@ class ResidualAttentionBlock(nn.Module):
         self.ln_1 = nn.LayerNorm(width)
         self.attn = Attention(width)
         self.ln_2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(OrderedDict(
-            c_fc=nn.Linear(width, 4 * width), gelu=QuickGELU(), c_proj=nn.Linear(4 * width, width),
-        ))
+        self.mlp = MLP(width)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         return self._feed_forward(x + self.attn(self.ln_1(x), mask, is_causal))
@@ -195,28 +202,28 @@ class ResidualAttentionBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of blocks over tokens (B, L, W)."""
+    """A stack of blocks over tokens (B, L, W). Residual branches start smaller the deeper the stack, as in CLIP."""
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
         self.resblocks = nn.ModuleList(ResidualAttentionBlock(width) for _ in range(layers))
-
-    def forward(self, x: Tensor, is_causal: bool = False) -> Tensor:
-        for block in self.resblocks:
-            x = block(x, is_causal=is_causal)
-        return x
-
-    def init_parameters(self) -> None:
-        """CLIP's scheme: residual branches start smaller the deeper the stack."""
-        width, layers = self.resblocks[0].ln_1.normalized_shape[0], len(self.resblocks)
         residual_std = width**-0.5 * (2 * layers) ** -0.5
-        for block in self.resblocks:
+        for block in self.blocks:
             nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
             nn.init.normal_(block.attn.out_proj.weight, std=residual_std)
             nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
             nn.init.normal_(block.mlp.c_proj.weight, std=residual_std)
             for layer in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
                 nn.init.zeros_(layer.bias)
+
+    @property
+    def blocks(self) -> list[ResidualAttentionBlock]:
+        return cast("list[ResidualAttentionBlock]", list(self.resblocks))
+
+    def forward(self, x: Tensor, is_causal: bool = False) -> Tensor:
+        for block in self.blocks:
+            x = block(x, is_causal=is_causal)
+        return x
 
 
 class VisionTransformer(nn.Module):
@@ -234,7 +241,6 @@ class VisionTransformer(nn.Module):
         self.transformer = Transformer(width, layers)
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.randn(width, embed_dim) * width**-0.5)
-        self.transformer.init_parameters()
 
     def forward(self, images: Tensor, patch_mask: Tensor | None = None, keep: Tensor | None = None) -> Tensor:
         """See `CLIP.encode_image`."""
@@ -246,14 +252,14 @@ class VisionTransformer(nn.Module):
             cls_mask = F.pad(patch_mask, (1, 0), value=True)
             mask = torch.ones(x.shape[0], 1, x.shape[1], x.shape[1], dtype=torch.bool, device=x.device)
             mask[:, 0, 0] = cls_mask
-        *blocks, last = self.transformer.resblocks
+        *blocks, last = self.transformer.blocks
         for block in blocks:
             x = block(x, mask)
         return self._project(last.cls_output(x, cls_mask))
 
     def dense(self, images: Tensor, attention_layer: int) -> DenseFeatures:
         """See `CLIP.encode_image_dense`."""
-        blocks = self.transformer.resblocks
+        blocks = self.transformer.blocks
         if not -len(blocks) <= attention_layer < len(blocks):
             raise ValueError(f"attention_layer {attention_layer} is out of range for {len(blocks)} layers")
         chosen, last = blocks[attention_layer], blocks[-1]
@@ -269,7 +275,7 @@ class VisionTransformer(nn.Module):
 
     def attentions(self, images: Tensor) -> PatchAttentions:
         """See `CLIP.encode_image_attentions`."""
-        *blocks, last = self.transformer.resblocks
+        *blocks, last = self.transformer.blocks
         x = self._embed(images)
         attentions = []
         for block in blocks:
@@ -332,7 +338,6 @@ class CLIP(nn.Module):
         self.text_projection = nn.Parameter(torch.randn(a.text_width, a.embed_dim) * a.text_width**-0.5)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         nn.init.normal_(self.token_embedding.weight, std=0.02)
-        self.transformer.init_parameters()
 
     @property
     def dtype(self) -> torch.dtype:
