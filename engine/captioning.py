@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple, Union
+from typing import Callable, Dict, List, Sequence, Tuple, Union
 
 import torch
 from PIL import Image
@@ -27,7 +28,8 @@ FindCategories = Callable[[Sequence[str]], Sequence[str]]
 """The six first captions of an image to the names of the categories in them."""
 
 
-class Shard(NamedTuple):
+@dataclass(frozen=True)
+class Shard:
     """One of the parts into which a captioning run is divided, on disk as a journal of its own."""
 
     index: int
