@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
@@ -59,7 +58,8 @@ def load_counts(label_dir: PathLike, categories: Sequence[str]) -> Tuple[torch.T
         named together.
 
     Raises:
-        DataError: a file is missing or not of this layout, names an unknown category, or holds an impossible count.
+        DataError: a file is missing or not of this layout, names an unknown category, or holds an impossible count;
+            or the two files do not belong together.
     """
     counts_path, pairs_path = Path(label_dir) / COUNTS_FILE, Path(label_dir) / CO_OCCURRENCE_FILE
     index = {name: position for position, name in enumerate(categories)}
@@ -73,7 +73,17 @@ def load_counts(label_dir: PathLike, categories: Sequence[str]) -> Tuple[torch.T
             raise DataError(f"{pairs_path}: the entry of {shorten(name)} is no object of counts; {_again()}")
         for other, count in row.items():
             co_occurrence[i, _category(pairs_path, index, other)] = _count(pairs_path, f"{name} and {other}", count)
+    _check_pairs(pairs_path, categories, counts, co_occurrence)
     return counts, co_occurrence
+
+
+def _check_pairs(path: Path, categories: Sequence[str], counts: torch.Tensor, co_occurrence: torch.Tensor) -> None:
+    """No pair is named more often than either of its two, else P(i given j) would exceed 1."""
+    too_many = (co_occurrence > counts) | (co_occurrence > counts[:, None])
+    if too_many.any():
+        i, j = too_many.nonzero()[0].tolist()
+        raise DataError(f"{path}: {categories[i]!r} with {categories[j]!r} counts {co_occurrence[i, j]:.0f}, but in "
+                        f"{COUNTS_FILE} they count {counts[i]:.0f} and {counts[j]:.0f}; {_again()}")
 
 
 def _load_scores(path: Path, image_ids: Sequence[str], num_categories: int) -> np.ndarray:
@@ -91,8 +101,8 @@ def _load_scores(path: Path, image_ids: Sequence[str], num_categories: int) -> n
     in_range = (scores >= 0) & (scores <= 1)  # false for NaN
     if not in_range.all():
         position, category = np.argwhere(~in_range)[0]
-        raise DataError(f"{path}: image {shorten(image_ids[position])} has score {scores[position, category]} for "
-                        f"category {category}, outside 0..1; {_again()}")
+        score = f"{scores[position, category]:.4g} for category {category}"
+        raise DataError(f"{path}: image {shorten(image_ids[position])} has score {score}, outside 0..1; {_again()}")
     return scores
 
 
@@ -135,7 +145,7 @@ def _category(path: Path, index: Dict[str, int], name: str) -> int:
 
 
 def _count(path: Path, what: str, count: Any) -> float:
-    if isinstance(count, bool) or not isinstance(count, (int, float)) or not 0 <= count < math.inf:
+    if isinstance(count, bool) or not isinstance(count, (int, float)) or not 0 <= count < 2**31:
         raise DataError(f"{path}: the count of {shorten(what)} is {shorten(json.dumps(count))}, no count; {_again()}")
     return count
 
