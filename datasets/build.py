@@ -157,10 +157,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         if args.download:
             for archive in archives(args.dataset):
                 download(archive, args.data_root or f"data/{args.dataset}")
-        for original in read_originals(args):
+        originals = read_originals(args)
+        for original in originals:
             path = Path(args.output_root) / args.dataset / f"{original.name}_cls.txt"
             write_split_file(path, original.split)
             print(f"{path}\n{summary(args.dataset, original)}")
+        if args.dataset == "voc2007" and not originals[-1].name.endswith("test"):
+            print(f"no test list is here: unpack {archives('voc2007')[-1].url} as well, or add --download")
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -117,6 +117,12 @@ def test_difficult_objects_as_negatives(voc2007: Path, tmp_path: Path, capsys: p
     assert "left out: 1 labels that only difficult objects would give" in capsys.readouterr().out
 
 
+def test_a_missing_test_archive_is_pointed_out(voc2007: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (voc2007 / "VOCtest_06-Nov-2007").rename(tmp_path / "elsewhere")
+    assert run_build("voc2007", voc2007, tmp_path / "out") == 0
+    assert "no test list is here: unpack https://" in capsys.readouterr().out
+
+
 def test_voc2012_takes_the_lists_that_it_is_told(tmp_path: Path) -> None:
     tree = tmp_path / "VOCtrainval_11-May-2012" / "VOCdevkit" / "VOC2012"
     put_voc(tree, {"train": TRAIN, "val": VAL}, "Segmentation")
