@@ -9,6 +9,7 @@ The features of all images take about 26 GB under --feature_root and are shared 
 
     python train_c14.py --no_gcn --output_dir runs/coco2014_no_gcn
 """
+import argparse
 import time
 from pathlib import Path
 
@@ -31,8 +32,7 @@ from models.encoder import FrozenEncoder
 from models.zero_shot import zero_shot_scores
 
 
-def main() -> None:
-    args = parse_args("coco2014", __doc__)
+def main(args: argparse.Namespace) -> Run:
     spec = get_dataset(args.dataset)
     device = get_device(args.device)
     num_classes = len(spec.classes)
@@ -81,7 +81,8 @@ def main() -> None:
     print(results_table(spec, Path(args.model_path).name, run.history,
                         mean_ap(average_precision(zero_shot, test_set.targets))))
     print(f"everything is in {run.folder}")
+    return run
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(lambda: main(parse_args("coco2014", __doc__)))

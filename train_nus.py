@@ -7,6 +7,7 @@
 
 About 22% of the images have no label; say with your numbers whether the split files keep or drop them.
 """
+import argparse
 import time
 from pathlib import Path
 
@@ -29,8 +30,7 @@ from models.encoder import FrozenEncoder
 from models.zero_shot import zero_shot_scores
 
 
-def main() -> None:
-    args = parse_args("nuswide", __doc__)
+def main(args: argparse.Namespace) -> Run:
     spec = get_dataset(args.dataset)
     device = get_device(args.device)
     num_classes = len(spec.classes)
@@ -79,7 +79,8 @@ def main() -> None:
     print(results_table(spec, Path(args.model_path).name, run.history,
                         mean_ap(average_precision(zero_shot, test_set.targets))))
     print(f"everything is in {run.folder}")
+    return run
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(lambda: main(parse_args("nuswide", __doc__)))

@@ -11,6 +11,7 @@ The authors' captions cover the 1,464 images of the segmentation train list, the
     python train_v12.py --train_split_file imageset/voc2012/main_train_cls.txt \\
         --val_split_file imageset/voc2012/main_val_cls.txt --output_dir runs/voc2012_main
 """
+import argparse
 import time
 from pathlib import Path
 
@@ -33,8 +34,7 @@ from models.encoder import FrozenEncoder
 from models.zero_shot import zero_shot_scores
 
 
-def main() -> None:
-    args = parse_args("voc2012", __doc__)
+def main(args: argparse.Namespace) -> Run:
     spec = get_dataset(args.dataset)
     device = get_device(args.device)
     num_classes = len(spec.classes)
@@ -83,7 +83,8 @@ def main() -> None:
     print(results_table(spec, Path(args.model_path).name, run.history,
                         mean_ap(average_precision(zero_shot, test_set.targets))))
     print(f"everything is in {run.folder}")
+    return run
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(lambda: main(parse_args("voc2012", __doc__)))

@@ -10,6 +10,7 @@ The same command again goes on where a killed run stopped. Every part of the met
     python train_voc07.py --no_reso --output_dir runs/voc2007_no_reso
     python train_voc07.py --k 8 --adjacency identity --output_dir runs/voc2007_k8_no_edges
 """
+import argparse
 import time
 from pathlib import Path
 
@@ -32,8 +33,7 @@ from models.encoder import FrozenEncoder
 from models.zero_shot import zero_shot_scores
 
 
-def main() -> None:
-    args = parse_args("voc2007", __doc__)
+def main(args: argparse.Namespace) -> Run:
     spec = get_dataset(args.dataset)
     device = get_device(args.device)
     num_classes = len(spec.classes)
@@ -82,7 +82,8 @@ def main() -> None:
     print(results_table(spec, Path(args.model_path).name, run.history,
                         mean_ap(average_precision(zero_shot, test_set.targets))))
     print(f"everything is in {run.folder}")
+    return run
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(lambda: main(parse_args("voc2007", __doc__)))

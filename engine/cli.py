@@ -8,7 +8,7 @@ from clip import WeightsError
 from datasets.files import DataError
 
 
-def run_main(main: Callable[[], None]) -> None:
+def run_main(main: Callable[[], object]) -> None:
     """Run a script's main function; an error that the user can mend is one line and exit status 2."""
     try:
         main()

@@ -7,7 +7,8 @@ from typing import List, NamedTuple, Sequence
 
 from torch import Tensor
 
-from datasets.pseudo_labels import load_counts, load_targets
+from datasets.files import DataError
+from datasets.pseudo_labels import LABELS_FILE, load_counts, load_targets
 from datasets.registry import DatasetSpec
 from models.graph import caption_graph
 
@@ -35,10 +36,13 @@ def load_pseudo_labels(args: argparse.Namespace, spec: DatasetSpec, image_ids: S
         DataError: neither labels nor captions are there, or they do not cover the images.
     """
     folder = Path(args.caption_root) / spec.name
-    if not (folder / "train_label_dictionary.json").exists() and (folder / f"{spec.name}_captions.json").exists():
+    if not (folder / LABELS_FILE).exists():
+        if not (folder / f"{spec.name}_captions.json").exists():
+            raise DataError(f"{folder}: neither label files nor captions are there; make the captions with "
+                            f"`python caption.py --dataset {spec.name} --stage all`, or point --caption_root at them")
         made = Path(args.output_dir) / "caption"
         folder = made / spec.name
-        if not (folder / "train_label_dictionary.json").exists():
+        if not (folder / LABELS_FILE).exists():
             print(f"filtering the captions of {args.caption_root} into {made}")
             from datasets.captions import filter_captions
             filter_captions(spec, args.caption_root, made)

@@ -60,7 +60,7 @@ def test_kernel_averages_the_k_most_similar_patches():
     local = kernel(patches)
     half = math.sqrt(0.5)
     torch.testing.assert_close(local.maps, torch.tensor([[[1.0, 0.0, half, -1.0], [0.0, 1.0, half, 0.0]]]))
-    torch.testing.assert_close(local.features, torch.tensor([[[(1 + half) / 2, half / 2], [half / 2, (1 + half) / 2]]]))
+    torch.testing.assert_close(local.features, torch.tensor([[[1 + half, half], [half, 1 + half]]]) / 2)
 
 
 def test_kernel_with_more_k_than_patches_averages_all():
