@@ -5,7 +5,7 @@ import argparse
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Sequence, Tuple, Union
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 from PIL import Image
@@ -109,16 +109,16 @@ def caption_images(captioner: Captioner, images: ImageList, find_categories: Fin
     journal = Journal(shard.journal_path(caption_root, settings["dataset"]), settings)
     batches = shard.batches(len(images), settings["caption_batch_size"])
     todo = [[index for index in batch if images.image_ids[index] not in journal.captioned] for batch in batches]
-    loader = DataLoader(_ImagesOrReasons(images, captioner.transform), num_workers=num_workers, collate_fn=list,
+    loader = DataLoader(_ImagesOrReasons(images, captioner.transform), num_workers=num_workers, collate_fn=_collate,
                         batch_sampler=[batch for batch in todo if batch])
     total = sum(map(len, batches))
     unreadable: Dict[str, str] = {}
     with tqdm(total=total, initial=total - sum(map(len, todo)), unit="image", desc="Captioning") as bar:
-        for items in loader:
-            batch = _caption_batch(captioner, images.image_ids, items, find_categories)
+        for loaded in loader:
+            batch = _caption_batch(captioner, images.image_ids, loaded, find_categories)
             journal.append(batch)
             unreadable.update(batch.unreadable)
-            bar.update(len(items))
+            bar.update(len(batch.captions) + len(batch.unreadable))
     journal.close()
     return unreadable
 
@@ -140,16 +140,32 @@ class _ImagesOrReasons(Dataset):
             return index, str(error)
 
 
-def _caption_batch(captioner: Captioner, image_ids: Sequence[str], items: Sequence[Tuple[int, Union[Tensor, str]]],
+class _Loaded(NamedTuple):
+    """A batch as it comes from the loader."""
+
+    indices: List[int]
+    images: Optional[Tensor]
+    """(B, 3, H, W), one for each of `indices`; None where no image of the batch can be read."""
+    reasons: Dict[int, str]
+    """Index of each image that cannot be read to the reason."""
+
+
+def _collate(items: Sequence[Tuple[int, Union[Tensor, str]]]) -> _Loaded:
+    images = {index: item for index, item in items if isinstance(item, Tensor)}
+    return _Loaded(list(images), torch.stack(list(images.values())) if images else None,
+                   {index: item for index, item in items if isinstance(item, str)})
+
+
+def _caption_batch(captioner: Captioner, image_ids: Sequence[str], loaded: _Loaded,
                    find_categories: FindCategories) -> Batch:
-    readable = {image_ids[index]: image for index, image in items if isinstance(image, Tensor)}
-    unreadable = {image_ids[index]: reason for index, reason in items if isinstance(reason, str)}
-    if not readable:
+    unreadable = {image_ids[index]: reason for index, reason in loaded.reasons.items()}
+    if loaded.images is None:
         return Batch({}, {}, unreadable)
-    queries = captioner.encode(torch.stack(list(readable.values())))
-    captions = captioner.answer(queries, [first_prompts()] * len(readable))
+    queries = captioner.encode(loaded.images)
+    captions = captioner.answer(queries, [first_prompts()] * len(queries))
     re_captions = captioner.answer(queries, [re_prompts(find_categories(texts)) for texts in captions])
-    return Batch(dict(zip(readable, captions)), dict(zip(readable, re_captions)), unreadable)
+    ids = [image_ids[index] for index in loaded.indices]
+    return Batch(dict(zip(ids, captions)), dict(zip(ids, re_captions)), unreadable)
 
 
 def _spare_other_files(caption_root: PathLike, dataset: str) -> None:

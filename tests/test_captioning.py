@@ -69,9 +69,9 @@ class Runs:
         settings = run_settings(SPEC.name, self.images.image_ids, self.captioner, BACKEND, "tiny", batch_size=2)
         return {**settings, **changes}
 
-    def caption(self, caption_root, shard=WHOLE, **changes):
+    def caption(self, caption_root, shard=WHOLE, num_workers=0, **changes):
         return caption_images(self.captioner, self.images, self.find_categories, self.settings(**changes),
-                              caption_root, shard)
+                              caption_root, shard, num_workers)
 
     def merge(self, caption_root, num_shards=1):
         return merge_shards(caption_root, SPEC.name, self.images.image_ids, num_shards)
@@ -165,7 +165,7 @@ def test_a_line_that_was_cut_short_is_written_again(runs, unbroken, tmp_path, ke
 
 
 def test_two_shards_merged_equal_one_run(runs, unbroken, tmp_path):
-    runs.caption(tmp_path, Shard(1, 2))
+    runs.caption(tmp_path, Shard(1, 2), num_workers=2)
     with pytest.raises(DataError, match="shard0of2.jsonl: no such journal"):
         runs.merge(tmp_path, num_shards=2)
     runs.caption(tmp_path, Shard(0, 2))
