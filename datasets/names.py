@@ -43,6 +43,18 @@ NUS_BACKGROUNDS = (
 """The 8 backgrounds of the authors' NUS-WIDE graph."""
 
 
+MINI_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dog", "horse", "kite",
+    "person", "potted plant", "sheep", "train", "umbrella",
+)
+"""The 18 classes of the embedded mini world, alphabetical."""
+
+MINI_BACKGROUNDS = (
+    "building", "cloud", "field", "grass", "mountain", "railway", "road", "room", "sand", "sky", "snow", "tree",
+    "wall", "water",
+)
+"""The 14 backgrounds of the mini world."""
+
 _PROMPT_WORDS = {"tvmonitor": "tv monitor", "motor bike": "motorbike", "railway": "railway track"}
 
 

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Dict, Optional, Tuple
 
 from datasets.files import DataError, PathLike
-from datasets.names import COCO_CLASSES, NUS_BACKGROUNDS, NUS_CLASSES, VOC_CLASSES, VOC_COCO_BACKGROUNDS
+from datasets.names import (
+    COCO_CLASSES,
+    MINI_BACKGROUNDS,
+    MINI_CLASSES,
+    NUS_BACKGROUNDS,
+    NUS_CLASSES,
+    VOC_CLASSES,
+    VOC_COCO_BACKGROUNDS,
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,16 @@ _SPECS = (
         get_split_files="python -m datasets.build --dataset nuswide",
         get_images="ask for them at https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html",
         paper_map={"CDUL": 44.0, "TagCLIP": 35.0, "BAC-GCN": 48.8},
+    ),
+    DatasetSpec(
+        name="mini", title="mini (rendered scenes)", classes=MINI_CLASSES, backgrounds=MINI_BACKGROUNDS,
+        train_img_root="data/mini/train",
+        train_split_file="imageset/mini/train_cls.txt",
+        val_img_root="data/mini/test",
+        val_split_file="imageset/mini/test_cls.txt",
+        model_path="datasets/mini/weights/mini_clip.safetensors",
+        get_split_files="python -m datasets.mini.build",
+        get_images="python -m datasets.mini.build",
     ),
 )
 
