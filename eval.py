@@ -24,6 +24,7 @@ from engine.run import get_device, load_checkpoint, seed_everything
 from engine.tables import format_table
 from engine.text import encode_categories
 from engine.training import build_model, predict
+from engine.zoom import Tiles, zoomed, zoomed_logits
 from models.encoder import FrozenEncoder
 from models.zero_shot import zero_shot_scores
 
@@ -59,19 +60,27 @@ def main() -> None:
     images = ImageList(args.val_img_root, split.image_ids, image_transform(clip_model.visual.input_resolution))
     targets = split.targets(num_classes)
     mask = {flag: getattr(args, flag) for flag in ("mask_share", "mask_threshold", "attention_layer") if trained}
-    store = extract_features(FrozenEncoder(clip_model, **mask), images, "test", args)
+    encoder = FrozenEncoder(clip_model, **mask)
+    store = extract_features(encoder, images, "test", args)
 
     # Scores.
     categories = spec.categories if trained is None else trained["categories"]
     text_embeddings = encode_categories(clip_model, categories)
     if args.method == "clip":
-        scores = zero_shot_scores(store.plain_globals(), text_embeddings[:num_classes].cpu(), not args.raw_cosine)
+        def score(features):
+            return zero_shot_scores(features.plain_globals(), text_embeddings[:num_classes].cpu(), not args.raw_cosine)
+
+        scores = score(store)
+        if args.zoom:
+            scores = zoomed(scores, score(extract_features(encoder, Tiles(images, args.zoom), "tiles", args)))
     else:
         if trained["weights_sha256"] != weights_digest(clip_model):
             raise DataError(f"{args.model_path}: not the CLIP weights that {args.checkpoint} was trained on")
         model = build_model(args, text_embeddings, torch.eye(len(categories)), num_classes).to(device)
         model.load_state_dict(trained["model"])
-        scores = predict(model, FeatureSet([store], targets), args, device)[:, :num_classes]
+        test_set = FeatureSet([store], targets)
+        scores = (zoomed_logits(model, test_set, images, encoder, args, device) if args.zoom
+                  else predict(model, test_set, args, device))[:, :num_classes]
 
     # Table.
     per_class, summary = average_precision(scores, targets), summarise(scores, targets)

@@ -9,7 +9,6 @@ About 22% of the images have no label; say with your numbers whether the split f
 """
 import argparse
 import time
-from pathlib import Path
 
 import torch
 
@@ -23,9 +22,9 @@ from engine.metrics import average_precision, mean_ap, summarise
 from engine.options import parse_args
 from engine.pseudo_labels import load_pseudo_labels
 from engine.run import Run, get_device, seed_everything
-from engine.tables import results_table
 from engine.text import encode_categories
 from engine.training import build_model, calibrate, extend_with_crops, predict, train_one_epoch
+from engine.zoom import zoomed_map
 from models.encoder import FrozenEncoder
 from models.zero_shot import zero_shot_scores
 
@@ -75,10 +74,10 @@ def main(args: argparse.Namespace) -> Run:
         run.finish_epoch({"epoch": epoch, "loss": loss, "images": len(train_set), **metrics},
                          {"seconds": seconds, "images_per_second": len(train_set) / seconds}, model, optimizer)
 
+    # The table: last and best epoch beside the paper's numbers and CLIP without training.
     zero_shot = zero_shot_scores(test_store.plain_globals(), text_embeddings[:num_classes].cpu())
-    print(results_table(spec, Path(args.model_path).name, run.history,
-                        mean_ap(average_precision(zero_shot, test_set.targets))))
-    print(f"everything is in {run.folder}")
+    run.finish(spec, mean_ap(average_precision(zero_shot, test_set.targets)),
+               zoomed_map(model, test_set, test_images, encoder, args, device) if args.zoom else None)
     return run
 
 

@@ -27,6 +27,9 @@ def add_data_flags(parser: argparse.ArgumentParser, dataset: Optional[str]) -> N
     group.add_argument("--feature_root", default="features",
                        help="folder of the frozen encoder's features, shared by all runs")
     group.add_argument("--encode_batch_size", type=int, default=32, help="images a pass of the frozen encoder")
+    group.add_argument("--zoom", type=int, metavar="N",
+                       help="extension, not in the paper: also score NxN half-size tiles of each test image, at N^2 "
+                            "times the cost of encoding the test images")
     group.add_argument("--num_workers", type=int, default=4, help="processes that decode images, at most one a core")
     group.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: cuda where there is one)")
 

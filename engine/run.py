@@ -15,8 +15,10 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from datasets.files import DataError, PathLike, atomic_write, write_json
+from datasets.registry import DatasetSpec
+from engine.tables import results_table
 
-_FREE_FLAGS = ("output_dir", "config", "resume", "overwrite", "epochs", "device", "num_workers", "feature_root")
+_FREE_FLAGS = ("output_dir", "config", "resume", "overwrite", "epochs", "device", "num_workers", "feature_root", "zoom")
 """Flags that may differ between the parts of one run: they do not change what an epoch computes."""
 
 _CHECKPOINT_KEYS = {"epoch", "model", "optimizer", "history", "args", "categories"}
@@ -88,7 +90,7 @@ class Run:
         self.facts = facts
         self.history: List[Dict[str, float]] = []
         if args.overwrite and self.folder.exists():
-            for name in ("checkpoint.pth", "best.pth", "log.txt", "config.json"):
+            for name in ("checkpoint.pth", "best.pth", "log.txt", "config.json", "result.json"):
                 (self.folder / name).unlink(missing_ok=True)
             for name in ("reso", "tensorboard"):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
@@ -158,6 +160,23 @@ class Run:
         self.writer.flush()
         print(f"epoch {record['epoch']:2d}  loss {record['loss']:.4f}  mAP {record['mAP']:.2f}  "
               f"{timing['seconds']:.1f} s  {timing['images_per_second']:.0f} images/s", flush=True)
+
+    def finish(self, spec: DatasetSpec, zero_shot: float, zoomed: Optional[float] = None) -> None:
+        """Write result.json, which tables are collected from, and print the run's mAP beside the paper's.
+
+        Args:
+            spec: the dataset.
+            zero_shot: mAP of CLIP without training, on the same images.
+            zoomed: mAP of the last epoch with `--zoom`, where it was asked for.
+        """
+        result = {"dataset": spec.name, "method": "bac_gcn", "weights": Path(self.args["model_path"]).name,
+                  "seed": self.args["seed"], "epochs": self.history[-1]["epoch"], "last_mAP": self.history[-1]["mAP"],
+                  "best_mAP": self.best["mAP"], "best_epoch": self.best["epoch"], "zero_shot_mAP": zero_shot,
+                  "zoom_mAP": zoomed}
+        write_json(self.folder / "result.json", result, indent=1)
+        self.writer.close()
+        print(results_table(spec, result))
+        print(f"everything is in {self.folder}")
 
     def _write_log(self, line: Dict[str, float]) -> None:
         """Append a line to those of the epochs before, and drop what a run that was stopped wrote beyond them."""

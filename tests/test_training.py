@@ -185,3 +185,13 @@ def test_missing_input_is_one_line_that_says_what_to_do(tiny_world, tmp_path, ca
     assert stop.value.code == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("error: ") and expected in message
+
+
+def test_zoom_adds_the_best_tile(tiny_world, finished, tmp_path, capsys):
+    run_script("eval", "--checkpoint", finished / "checkpoint.pth", "--zoom", 2)
+    zoomed_line = capsys.readouterr().out.strip().splitlines()[-1]
+    run = train(tiny_world, tmp_path / "run", "--zoom", 2)
+    result = json.loads((run / "result.json").read_text())
+    assert zoomed_line == f"mAP {result['zoom_mAP']}"
+    assert result["last_mAP"] == log(finished)[-1]["mAP"] != result["zoom_mAP"]
+    assert "extension, not in the paper" in capsys.readouterr().out
