@@ -23,7 +23,7 @@ from datasets.split_file import ImageList, read_image_ids, read_split_file
 from engine.cli import run_main
 from engine.features import FeatureSet, extract_features, weights_digest
 from engine.metrics import average_precision, mean_ap, summarise
-from engine.options import parse_args
+from engine.options import get_args_parser, parse_args
 from engine.pseudo_labels import load_pseudo_labels
 from engine.run import Run, get_device, seed_everything
 from engine.text import encode_categories
@@ -86,4 +86,4 @@ def main(args: argparse.Namespace) -> Run:
 
 
 if __name__ == "__main__":
-    run_main(lambda: main(parse_args("voc2012", __doc__)))
+    run_main(lambda: main(parse_args(get_args_parser("voc2012", __doc__))))

@@ -94,13 +94,12 @@ def get_args_parser(dataset: str, description: Optional[str]) -> argparse.Argume
     return parser
 
 
-def parse_args(dataset: str, description: Optional[str], argv: Optional[List[str]] = None) -> argparse.Namespace:
-    """Parse a train script's command line; `--config` first, the dataset's own defaults last.
+def parse_args(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> argparse.Namespace:
+    """Parse a train script's command line; `--config` gives defaults first, the dataset's own come last.
 
     Raises:
         DataError: the config file is missing or does not fit the flags.
     """
-    parser = get_args_parser(dataset, description)
     config_path = parser.parse_args(argv).config
     if config_path is not None:
         config = read_json(config_path)

@@ -89,6 +89,7 @@ class Run:
         self.categories = list(categories)
         self.facts = facts
         self.history: List[Dict[str, float]] = []
+        self.result: Dict[str, Any] = {}
         if args.overwrite and self.folder.exists():
             for name in ("checkpoint.pth", "best.pth", "log.txt", "config.json", "result.json"):
                 (self.folder / name).unlink(missing_ok=True)
@@ -173,6 +174,7 @@ class Run:
                   "seed": self.args["seed"], "epochs": self.history[-1]["epoch"], "last_mAP": self.history[-1]["mAP"],
                   "best_mAP": self.best["mAP"], "best_epoch": self.best["epoch"], "zero_shot_mAP": zero_shot,
                   "zoom_mAP": zoomed}
+        self.result = result
         write_json(self.folder / "result.json", result, indent=1)
         self.writer.close()
         print(results_table(spec, result))
