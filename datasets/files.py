@@ -70,8 +70,8 @@ def read_lines(path: PathLike, missing: str = "") -> Iterator[Tuple[int, str]]:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
+        number = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{number}: not UTF-8 text; save the file as UTF-8") from None
     text = text[1:] if text.startswith("\ufeff") else text
     for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1):
         if len(line) > MAX_LINE:

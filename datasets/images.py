@@ -46,7 +46,7 @@ def read_image(path: PathLike, min_side: Optional[int] = None) -> Image.Image:
             if min_side is not None:
                 image.draft(None, (min_side, min_side))
             image.load()
-            return _to_rgb(_upright(image))
+            return _to_rgb(_upright(image), image.format)
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -73,9 +73,10 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, file_format: Optional[str]) -> Image.Image:
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_8_bit(np.asarray(image), sixteen_bit=image.mode.startswith("I;16"))).convert("RGB")
+        sixteen_bit = image.mode.startswith("I;16") or file_format in ("PNG", "PPM")  # these have no deeper pixels
+        return Image.fromarray(_to_8_bit(np.asarray(image), sixteen_bit)).convert("RGB")
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

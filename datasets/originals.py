@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, List, NamedTuple, Sequence, Set
 from xml.etree.ElementTree import ParseError
 
 import defusedxml.ElementTree
@@ -106,7 +106,8 @@ def read_voc_xml(path: PathLike) -> VocLabels:
         raise DataError(f"{path}: XML refused ({error}); {_UNPACK_AGAIN}") from None
     if root.tag != "annotation":
         raise DataError(f"{path}: the root element is {shorten(root.tag)}, so this is no VOC annotation")
-    easy, hard = set(), set()
+    easy: Set[int] = set()
+    hard: Set[int] = set()
     for item in root.findall("object"):
         name = _letters(item.findtext("name") or "")
         if name not in _VOC_INDEX:

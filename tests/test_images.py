@@ -67,6 +67,7 @@ def test_sixteen_bit_and_float_are_scaled_not_clipped(tmp_path: Path) -> None:
     assert close(save(tmp_path / "float.tif", Image.fromarray((GRADIENT / 255).astype(np.float32))), GREY, 0)
     dark = (GRADIENT.astype(np.uint16) // 2)  # 16-bit data that only fills the lowest byte is nearly black
     assert pixels(save(tmp_path / "dark.png", Image.fromarray(dark))).max() <= 1
+    assert pixels(save(tmp_path / "dark.pgm", Image.fromarray(dark.astype(np.int32)))).max() <= 1
 
 
 def test_transparency_lies_over_white(tmp_path: Path) -> None:
