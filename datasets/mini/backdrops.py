@@ -7,8 +7,11 @@ from typing import Callable, Dict, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
-from datasets.mini.drawing import Box, Colour, Drawing, jitter, mix, noise, pick, shade
+from datasets.mini.drawing import Box, Colour, Drawing, Point, jitter, mix, noise, pick, shade
 from datasets.mini.objects import FABRICS, GLASS, METAL, PAINTS, WHITE, WOODS
+
+_PAINT = (226, 223, 206)
+"""Markings on a road."""
 
 Zone = Tuple[float, float]
 """Where objects may stand or fly: the y of the farthest and of the nearest, in pixels."""
@@ -104,12 +107,25 @@ class Canvas:
         region += colour
         return placed, (y0, x0, alpha[..., 0])
 
-    def polygon(self, points: Sequence[Tuple[float, float]], colour: Colour, haze: float = 0.0, texture: float = 0.05,
+    def polygon(self, points: Sequence[Point], colour: Colour, haze: float = 0.0, texture: float = 0.05,
                 relief: float = 0.0) -> None:
         """Fill a polygon given in pixels (y down)."""
+        self.polygons([points], colour, haze, texture, relief)
+
+    def polygons(self, outlines: Sequence[Sequence[Point]], colour: Colour, haze: float = 0.0, texture: float = 0.0,
+                 relief: float = 0.0) -> None:
+        """Fill several polygons given in pixels (y down)."""
         drawing = Drawing()
-        drawing.polygon([(px, -py) for px, py in points], colour)
-        self.paste(drawing, 0, 0, 1.0, haze, texture, relief)
+        for points in outlines:
+            drawing.polygon([(x, -y) for x, y in points], colour)
+        if drawing.shapes:
+            self.paste(drawing, 0, 0, 1.0, haze, texture, relief)
+
+    def rectangles(self, boxes: Sequence[Box], colour: Colour) -> None:
+        """Fill upright rectangles, rounded to whole pixels and at least one pixel wide."""
+        for x0, y0, x1, y1 in boxes:
+            left, top = round(x0), round(y0)
+            self.pixels[max(0, top):max(top + 1, round(y1), 0), max(0, left):max(left + 1, round(x1), 0)] = colour
 
     def shadow(self, x: float, y: float, rx: float, ry: float, strength: float) -> None:
         """Darken a soft ellipse."""
@@ -144,10 +160,11 @@ def _tree(rng: np.random.Generator, kind: str = "") -> Drawing:
             d.polygon([(-w, y), (w, y), (0, y + 0.36)], shade(green, 0.7 + 0.08 * level))
     else:
         wide, tall = (0.3, 0.26) if kind == "round" else (0.13, 0.36)
-        for i in range(16):
-            x, y = rng.normal(0, wide * 0.55), 0.66 + rng.normal(0, tall * 0.5)
-            r = rng.uniform(0.1, 0.2) * (1 if kind == "round" else 0.7)
-            d.ellipse(x, y, r, r * 0.85, shade(green, 0.75 + 0.025 * i))
+        leaves = 11
+        place = rng.normal(0, (wide * 0.55, tall * 0.5), (leaves, 2))
+        radii = rng.uniform(0.12, 0.21, leaves) * (1 if kind == "round" else 0.7)
+        for i, ((x, y), r) in enumerate(zip(place.tolist(), radii.tolist())):
+            d.ellipse(x, 0.66 + y, r, r * 0.85, shade(green, 0.75 + 0.036 * i))
     return d
 
 
@@ -460,9 +477,9 @@ def _tree_line(canvas: Canvas, base: float, size: float, seen: Set[str], share: 
     kind = kind or pick(rng, ("round", "fir", ""))
     first = rng.uniform(-0.2, 1 - share) * canvas.width
     x, end = first, min(canvas.width * (0.2 + share), canvas.width * 1.05)
-    row = Drawing()
+    row, trees = Drawing(), [_tree(rng, kind) for _ in range(5)]
     while x <= max(first, end):
-        row.add(_tree(rng, kind), rng.uniform(0.7, 1.15), (x - first) / size, rng.uniform(-3, 0) / size)
+        row.add(pick(rng, trees), rng.uniform(0.7, 1.15), (x - first) / size, rng.uniform(-3, 0) / size)
         x += size * rng.uniform(0.3, 0.55)
     canvas.paste(row, first, base, size, 0.28)
 
@@ -482,11 +499,12 @@ def _scatter(canvas: Canvas, prop: Callable[[np.random.Generator], Drawing], cou
 def _meadow(canvas: Canvas, horizon: float, green: Colour) -> None:
     canvas.gradient(horizon, canvas.height, mix(green, canvas.light.haze, 0.25), shade(green, 0.85), 0.09, 3)
     rng = canvas.rng
-    for _ in range(int(rng.integers(5, 14))):
+    tufts = Drawing()
+    for _ in range(int(rng.integers(4, 11))):
         t = rng.random() ** 0.6
-        y = horizon + t * (canvas.height - horizon)
-        canvas.paste(_tuft(rng, green), rng.uniform(0, 1) * canvas.width, y + 4, canvas.height * (0.012 + 0.05 * t),
-                     0.0, 0.0, 0.0)
+        tufts.add(_tuft(rng, green), canvas.height * (0.012 + 0.05 * t), rng.uniform(0, 1) * canvas.width,
+                  -horizon - t * (canvas.height - horizon) - 4)
+    canvas.paste(tufts, 0, 0, 1.0, 0.0, 0.0, 0.0)
 
 
 def _water(canvas: Canvas, top: float, bottom: float, seen: Set[str]) -> None:
@@ -501,12 +519,13 @@ def _water(canvas: Canvas, top: float, bottom: float, seen: Set[str]) -> None:
         waves = noise(rng, rows, canvas.width, 9)
         canvas.blend(top, bottom, np.clip(waves - rng.uniform(0.6, 1.3), 0, 1) * 0.45 * depth,
                      mix(far, (255, 255, 255), 0.6))
+    glints = []
     for _ in range(int(rng.integers(0, 14))):
         y = rng.uniform(top + 2, bottom)
         length = (6 + 26 * (y - top) / max(1.0, bottom - top)) * rng.uniform(0.5, 1.2)
         x = rng.uniform(0, canvas.width)
-        canvas.polygon([(x, y), (x + length, y - 0.8), (x + length * 0.6, y + 1.2)], mix(far, (255, 255, 255), 0.5),
-                       0, 0)
+        glints.append([(x, y), (x + length, y - 0.8), (x + length * 0.6, y + 1.2)])
+    canvas.polygons(glints, mix(far, (255, 255, 255), 0.5))
 
 
 def _grass_colour(rng: np.random.Generator) -> Colour:
@@ -646,20 +665,21 @@ def _country_road(canvas: Canvas) -> Place:
     if rng.random() < 0.5:  # seen along the road
         x = w * rng.uniform(0.3, 0.7)
         canvas.polygon([(x - 2, horizon + 1), (x + 2, horizon + 1), (w * 1.1, h), (-w * 0.1, h)], grey, 0, 0.06)
+        dashes = []
         for t0 in np.arange(0.06, 1.0, 0.16):
             t1 = t0 + 0.08
             y0, y1 = horizon + (h - horizon) * t0, horizon + (h - horizon) * t1
             x0, x1 = x + (w * 0.5 - x) * t0, x + (w * 0.5 - x) * t1
-            canvas.polygon([(x0 - 3 * t0, y0), (x0 + 3 * t0, y0), (x1 + 3 * t1, y1), (x1 - 3 * t1, y1)],
-                           (226, 222, 204), 0, 0)
+            dashes.append([(x0 - 3 * t0, y0), (x0 + 3 * t0, y0), (x1 + 3 * t1, y1), (x1 - 3 * t1, y1)])
+        canvas.polygons(dashes, _PAINT)
         road = (horizon + 3, h * 0.98)
     else:  # seen across it
         y0 = horizon + h * rng.uniform(0.1, 0.25)
         y1 = y0 + h * rng.uniform(0.15, 0.3)
         canvas.polygon([(0, y0), (w, y0), (w, y1), (0, y1)], grey, 0, 0.06)
         y = (y0 + y1) / 2
-        for x in np.arange(-10, w, 30) + rng.uniform(0, 20):
-            canvas.polygon([(x, y), (x + 15, y), (x + 15, y + 2), (x, y + 2)], (226, 222, 204), 0, 0)
+        starts = np.arange(-10, w, 30) + rng.uniform(0, 20)
+        canvas.rectangles([(x, y, x + 15, y + 2) for x in starts], _PAINT)
         road = (y0 + 2, y1)
     if rng.random() < 0.5:
         canvas.paste(_post(rng), rng.uniform(0, 1) * w, horizon + h * 0.2, h * 0.35)
@@ -683,9 +703,8 @@ def _city(canvas: Canvas) -> Place:
     end = h * rng.uniform(0.84, 1.0)
     canvas.gradient(curb, h, jitter(rng, (96, 96, 100), 8), jitter(rng, (112, 112, 116), 8), 0.05)
     middle = (curb + end) / 2
-    for x in np.arange(-10, w, 34) + rng.uniform(0, 20):
-        canvas.polygon([(x, middle), (x + 18, middle), (x + 18, middle + 2.5), (x, middle + 2.5)], (226, 224, 210), 0,
-                       0)
+    starts = np.arange(-10, w, 34) + rng.uniform(0, 20)
+    canvas.rectangles([(x, middle, x + 18, middle + 2.5) for x in starts], _PAINT)
     canvas.gradient(end, h, (190, 186, 180), (176, 172, 166), 0.04)
     if rng.random() < 0.4:
         for x in np.linspace(0.1, 0.9, int(rng.integers(2, 5))) * w + rng.uniform(-10, 10):
@@ -721,13 +740,10 @@ def _railway(canvas: Canvas) -> Place:
     depth = h * (0.012 + 0.08 * canvas.focus)
     canvas.polygon([(0, y - depth), (w, y - depth), (w, y + depth), (0, y + depth)], jitter(rng, (128, 120, 112), 8),
                    0, 0.16)
-    for x in np.arange(-8, w + 8, max(4.0, depth * 0.9)):
-        canvas.polygon([(x, y - depth * 0.5), (x + depth * 0.4, y - depth * 0.5), (x + depth * 0.3, y + depth * 0.5),
-                        (x - depth * 0.1, y + depth * 0.5)], (92, 72, 56), 0, 0.08)
-    for dy in (-0.3, 0.3):
-        canvas.polygon([(0, y + dy * depth - 1), (w, y + dy * depth - 1), (w, y + dy * depth + 1),
-                        (0, y + dy * depth + 1)],
-                       (170, 166, 164), 0, 0)
+    canvas.polygons([[(x, y - depth * 0.5), (x + depth * 0.4, y - depth * 0.5), (x + depth * 0.3, y + depth * 0.5),
+                      (x - depth * 0.1, y + depth * 0.5)] for x in np.arange(-8, w + 8, max(4.0, depth * 0.9))],
+                    (92, 72, 56), 0, 0.08)
+    canvas.rectangles([(0, y + dy * depth - 1, w, y + dy * depth + 1) for dy in (-0.3, 0.3)], (170, 166, 164))
     for x in np.arange(rng.uniform(0, 60), w, rng.uniform(70, 120)):
         if rng.random() < 0.6:
             canvas.paste(_post(rng), float(x), y - depth, h * 0.3, 0.1)
@@ -750,14 +766,12 @@ def _living_room(canvas: Canvas) -> Place:
     canvas.gradient(0, floor, shade(wall, 0.94), wall, 0.02)
     if rng.random() < 0.3:
         stripe = shade(wall, 0.93)
-        for x in np.arange(rng.uniform(0, 20), w, 24):
-            canvas.polygon([(x, 0), (x + 10, 0), (x + 10, floor), (x, floor)], stripe, 0, 0)
+        canvas.rectangles([(x, 0, x + 10, floor) for x in np.arange(rng.uniform(0, 20), w, 24)], stripe)
     wood = jitter(rng, pick(rng, WOODS + ((170, 160, 150), (120, 110, 130))), 10)
     canvas.gradient(floor, h, shade(wood, 0.8), wood, 0.06, 4)
-    for t in np.linspace(0.08, 0.95, 6) ** 1.6:
-        y = floor + t * (h - floor)
-        canvas.polygon([(0, y), (w, y), (w, y + 1), (0, y + 1)], shade(wood, 0.66), 0, 0)
-    canvas.polygon([(0, floor - 4), (w, floor - 4), (w, floor), (0, floor)], shade(wall, 1.12), 0, 0)
+    planks = floor + np.linspace(0.08, 0.95, 6) ** 1.6 * (h - floor)
+    canvas.rectangles([(0, y, w, y + 1) for y in planks], shade(wood, 0.66))
+    canvas.rectangles([(0, floor - 4, w, floor)], shade(wall, 1.12))
     if rng.random() < 0.65:
         canvas.paste(_window(rng), rng.uniform(0.15, 0.85) * w, floor * rng.uniform(0.6, 0.8),
                      floor * rng.uniform(0.5, 0.7))
@@ -784,19 +798,16 @@ def _kitchen(canvas: Canvas) -> Place:
     if rng.random() < 0.6:
         grout = shade(wall, 0.86)
         step = h * rng.uniform(0.07, 0.12)
-        for y in np.arange(0, edge, step):
-            canvas.polygon([(0, y), (w, y), (w, y + 1), (0, y + 1)], grout, 0, 0)
-        for x in np.arange(0, w, step * 1.5):
-            canvas.polygon([(x, 0), (x + 1, 0), (x + 1, edge), (x, edge)], grout, 0, 0)
+        canvas.rectangles([(0, y, w, y + 1) for y in np.arange(0, edge, step)], grout)
+        canvas.rectangles([(x, 0, x + 1, edge) for x in np.arange(0, w, step * 1.5)], grout)
     if rng.random() < 0.5:
         canvas.paste(_window(rng), rng.uniform(0.2, 0.8) * w, edge * rng.uniform(0.7, 0.85),
                      edge * rng.uniform(0.5, 0.7))
     if rng.random() < 0.5:
         door = jitter(rng, pick(rng, WOODS + (WHITE,)), 10)
-        for x in np.arange(-0.1, 1.0, 0.26) * w:
-            canvas.polygon([(x, 0), (x + 0.24 * w, 0), (x + 0.24 * w, h * 0.2), (x, h * 0.2)], door, 0, 0.03)
-            canvas.polygon([(x + 0.11 * w, h * 0.15), (x + 0.13 * w, h * 0.15), (x + 0.13 * w, h * 0.18),
-                            (x + 0.11 * w, h * 0.18)], METAL, 0, 0)
+        doors = np.arange(-0.1, 1.0, 0.26) * w
+        canvas.rectangles([(x, 0, x + 0.24 * w, h * 0.2) for x in doors], door)
+        canvas.rectangles([(x + 0.11 * w, h * 0.15, x + 0.13 * w, h * 0.18) for x in doors], METAL)
     if rng.random() < 0.4:
         canvas.paste(_picture(rng), rng.uniform(0.1, 0.9) * w, edge * 0.6, edge * 0.3)
     top = jitter(rng, pick(rng, WOODS + ((206, 206, 204), (90, 90, 96))), 10)

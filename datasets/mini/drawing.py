@@ -14,7 +14,7 @@ Box = Tuple[float, float, float, float]
 """Left, top, right, bottom."""
 
 SUPERSAMPLING = 3
-_TURN = np.linspace(0, 2 * math.pi, 29)
+_TURN = np.linspace(0, 2 * math.pi, 25)
 _CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], 1)
 
 
@@ -29,18 +29,21 @@ class Shape(NamedTuple):
 
 def shade(colour: Colour, factor: float) -> Colour:
     """The colour under more (`factor` > 1) or less light."""
-    return tuple(min(255.0, max(0.0, channel * factor)) for channel in colour)
+    red, green, blue = colour
+    return min(255.0, red * factor), min(255.0, green * factor), min(255.0, blue * factor)
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
     """`share` of the second colour in the first."""
-    return tuple((1 - share) * a + share * b for a, b in zip(first, second))
+    red, green, blue = ((1 - share) * a + share * b for a, b in zip(first, second))
+    return red, green, blue
 
 
 def jitter(rng: np.random.Generator, colour: Colour, amount: float = 18) -> Colour:
     """The colour with a random change of brightness and a smaller one of hue."""
-    change = rng.normal(0, amount) + rng.normal(0, amount / 2.5, 3)
-    return tuple(float(v) for v in np.clip(np.asarray(colour) + change, 0, 255))
+    change = rng.normal(0, (amount, amount / 2.5, amount / 2.5, amount / 2.5)).tolist()
+    red, green, blue = (min(255.0, max(0.0, old + change[0] + new)) for old, new in zip(colour, change[1:]))
+    return red, green, blue
 
 
 def pick(rng: np.random.Generator, options: Sequence):
@@ -117,13 +120,13 @@ class Drawing:
 
     def bounds(self, part: Optional[str] = None) -> Box:
         """The extent (x0, y0, x1, y1) of one part, or of everything, in the unit space."""
-        shapes = [shape for shape in self.shapes if part is None or shape.part == part]
-        points = np.concatenate([shape.points for shape in shapes])
-        strokes = [(shape.points.min(0) - shape.width / 2, shape.points.max(0) + shape.width / 2)
-                   for shape in shapes if shape.width]
-        low, high = np.min([points.min(0), *(s[0] for s in strokes)],
-                           0), np.max([points.max(0), *(s[1] for s in strokes)], 0)
-        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+        corners = []
+        for points, _, width, name in self.shapes:
+            if part is None or name == part:
+                corners += [points - width / 2, points + width / 2] if width else [points]
+        everything = np.concatenate(corners)
+        (x0, y0), (x1, y1) = everything.min(0).tolist(), everything.max(0).tolist()
+        return x0, y0, x1, y1
 
     def rasterise(self, pixels_per_unit: float) -> Tuple[np.ndarray, Point, Dict[str, Box]]:
         """Draw at a size.
@@ -148,8 +151,9 @@ class Drawing:
             else:
                 draw.line(xy, fill=fill, width=max(1, round(stroke * scale)), joint="curve")
         boxes = {}
-        for part in {shape.part: None for shape in self.shapes}:
-            left, low, right, high = self.bounds(part)
+        parts = list({shape.part: None for shape in self.shapes})
+        for part in parts:
+            left, low, right, high = self.bounds(part) if len(parts) > 1 else (x0, y0, x1, y1)
             boxes[part] = ((left - x0) * pixels_per_unit, (y1 - high) * pixels_per_unit,
                            (right - x0) * pixels_per_unit, (y1 - low) * pixels_per_unit)
         return np.asarray(sprite.reduce(SUPERSAMPLING)), (-x0 * pixels_per_unit, y1 * pixels_per_unit), boxes
