@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""From images to captions, and from captions to pseudo-labels and the co-occurrence graph.
+
+    python caption.py --dataset voc2007 --stage fetch      # the authors' captions (VOC only), or
+    python caption.py --dataset coco2014 --stage all       # caption, then filter
+    python caption.py --dataset coco2014 --stage caption   # BLIP-2: six captions and six re-captions an image
+    python caption.py --dataset coco2014 --stage merge     # the shards of a captioning run, put together
+    python caption.py --dataset coco2014 --stage filter    # captions to labels, scores and graph
+    python caption.py --dataset coco2014 --stage report --truth imageset/coco2014/train_cls.txt
+"""
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Dict, List, Optional
+
+from datasets.captions import SYNONYM_ROOT, filter_captions
+from datasets.files import DataError
+from datasets.registry import DATASETS, get_dataset
+from engine.caption_options import add_captioning_flags
+
+STAGES = ("fetch", "caption", "merge", "filter", "report", "all")
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", choices=list(DATASETS), required=True)
+    parser.add_argument("--stage", choices=STAGES, default="filter", help="what to do (default: filter)")
+    parser.add_argument("--caption_root", default="caption",
+                        help="holds DATASET/DATASET_captions.json and DATASET_re_captions.json (default: caption)")
+    parser.add_argument("--output_root", help="gets DATASET/train_*.json and the report (default: --caption_root)")
+
+    group = parser.add_argument_group("labels (stages filter, report and all)")
+    group.add_argument("--no_scores", action="store_true", help="write label lists and counts only")
+    group.add_argument("--synonym_root", default=SYNONYM_ROOT, help="folder of the synonym files (default: the repository's caption/)")
+
+    group = parser.add_argument_group("report")
+    group.add_argument("--truth", nargs="+", default=[], metavar="SPLIT_FILE",
+                       help="true labels to measure the pseudo-labels by; nothing else reads them")
+    group.add_argument("--top", type=int, default=40, help="words and edges to list (default: 40)")
+    add_captioning_flags(parser)
+    return parser
+
+
+def filter_stage(args: argparse.Namespace) -> None:
+    spec = get_dataset(args.dataset)
+    images = filter_captions(spec, args.caption_root, args.output_root, scores=not args.no_scores,
+                             synonym_root=args.synonym_root)
+    print(f"{Path(args.output_root) / spec.name}: labels of {images:,} images")
+
+
+def report_stage(args: argparse.Namespace) -> None:
+    from datasets.captions.report import report
+
+    report(get_dataset(args.dataset), args.caption_root, args.output_root, args.truth, args.top, args.synonym_root)
+
+
+def caption_stage(args: argparse.Namespace) -> Dict[str, str]:
+    from engine import captioning  # torch and the captioner, which the other stages do not need
+
+    return captioning.merge_stage(args) if args.stage == "merge" else captioning.caption_stage(args)
+
+
+def fetch_stage(args: argparse.Namespace) -> None:
+    from datasets.captions.published import fetch_captions
+
+    fetch_captions(args.dataset, args.caption_root)
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    args = get_args_parser().parse_args(argv)
+    args.output_root = args.output_root or args.caption_root
+    unreadable: Dict[str, str] = {}
+    if args.stage == "fetch":
+        fetch_stage(args)
+    if args.stage in ("caption", "merge", "all"):
+        unreadable = caption_stage(args)
+    if args.stage in ("filter", "all"):
+        filter_stage(args)
+    if args.stage == "report":
+        report_stage(args)
+    if unreadable:
+        for image_id, reason in unreadable.items():
+            print(f"{image_id}: {reason}", file=sys.stderr)
+        raise DataError(f"{len(unreadable)} images could not be read and have no captions (listed above); "
+                        "mend or remove them")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,57 @@
+"""Captions to pseudo-labels: the four-step filter, label scores, co-occurrence counts, and the report.
+
+    spec = get_dataset("voc2007")
+    load_matcher(spec).name_categories("a puppy on a couch")            # (11, 17): dog, sofa
+    filter_captions(spec, "caption", "caption")                         # the four label files
+"""
+from __future__ import annotations
+
+from pathlib import Path
+
+from datasets.captions.io import load_captions
+from datasets.captions.label_files import write_counts, write_labels, write_scores
+from datasets.captions.labels import count_co_occurrence, merge_prompts, name_captions
+from datasets.captions.lexicon import SYNONYM_ROOT, load_lexicon
+from datasets.captions.matcher import CategoryMatcher
+from datasets.files import PathLike
+from datasets.registry import DatasetSpec
+
+
+def load_matcher(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> CategoryMatcher:
+    """The matcher of a dataset's categories.
+
+    Raises:
+        DataError: a synonym file is missing or malformed.
+    """
+    return CategoryMatcher(load_lexicon(spec, synonym_root))
+
+
+def filter_captions(spec: DatasetSpec, caption_root: PathLike, output_root: PathLike, scores: bool = True,
+                    synonym_root: PathLike = SYNONYM_ROOT) -> int:
+    """`--stage filter`: write the label lists, the co-occurrence counts and the scores of a dataset.
+
+    Args:
+        spec: the dataset.
+        caption_root: holds `<dataset>/<dataset>_captions.json` and `..._re_captions.json`.
+        output_root: gets `<dataset>/train_*.json`.
+        scores: whether to write `train_label_scores.json`, too.
+        synonym_root: the folder of the synonym files.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        DataError: a caption file or a synonym file is missing or malformed.
+    """
+    matcher = load_matcher(spec, synonym_root)
+    captions = load_captions(caption_root, spec.name)
+    names = name_captions(captions, matcher)
+    labels = merge_prompts(names)
+    folder = Path(output_root) / spec.name
+    write_labels(folder, labels)
+    write_counts(folder, count_co_occurrence(labels, len(spec.categories)), spec.categories)
+    if scores:
+        from datasets.captions.scores import score_images  # numpy and scipy, which labels alone do not need
+
+        write_scores(folder, names, score_images(names, len(spec.categories)))
+    return len(captions)

@@ -1,0 +1,241 @@
+"""The lexicon: which words name which categories. Its data lie in `caption/`, described in `caption/README.md`."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
+
+from datasets.captions.grammar import Singular, tokenise
+from datasets.files import DataError, PathLike, read_json
+from datasets.names import prompt_name
+from datasets.registry import DatasetSpec
+
+SYNONYM_ROOT = Path(__file__).resolve().parents[2] / "caption"
+"""The folder of the synonym files that come with the code."""
+
+_SHARED_PATTERN = "shared_*.json"
+_RULES_FILE = "context_rules.json"
+_SAME_AS = "same as"
+
+Words = Tuple[str, ...]
+Categories = Tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sense:
+    """What an ambiguous word means where all of its conditions hold.
+
+    Attributes:
+        categories: the categories that the word then names; none when it means something else.
+        plural: the word must be written in the plural (True) or the singular (False).
+        verb: it must stand as a verb (True) or not (False).
+        modifier: it must stand as an adjective or before another noun (True) or not (False).
+        before, after: the word before / after it must be one of these (singular forms).
+        near: one of these must be anywhere in the caption (singular forms).
+    """
+
+    categories: Categories
+    plural: Optional[bool] = None
+    verb: Optional[bool] = None
+    modifier: Optional[bool] = None
+    before: FrozenSet[str] = frozenset()
+    after: FrozenSet[str] = frozenset()
+    near: FrozenSet[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A word or compound noun of the lexicon, for one dataset: the categories it names, or senses to choose from."""
+
+    words: Words
+    categories: Categories
+    senses: Tuple[Sense, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Everything that the matcher knows about words, for one dataset.
+
+    Attributes:
+        phrases: first word to the phrases that start with it, the longest first.
+        singular: token to singular form.
+        heads: nouns that take over a compound: a "dog statue" is no dog.
+        depictions: nouns that only depict what follows their "of": "a statue of a horse".
+        imitations: words that make their noun an imitation: "toy horse".
+        echo_names: the words that a question can exclude, as tuples of singular words.
+    """
+
+    phrases: Mapping[str, Sequence[Phrase]]
+    singular: Mapping[str, str]
+    heads: FrozenSet[str]
+    depictions: FrozenSet[str]
+    imitations: FrozenSet[str]
+    echo_names: FrozenSet[Words]
+
+
+def load_lexicon(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> Lexicon:
+    """Read the shared concepts, the context rules and a dataset's own synonyms, and put them together.
+
+    Args:
+        spec: the dataset; its categories get the indices.
+        synonym_root: the folder of the synonym files.
+
+    Raises:
+        DataError: a file is missing or malformed, refers to an unknown concept, or leaves a category without words.
+    """
+    root = Path(synonym_root)
+    concepts = _read_concepts(root)
+    rules = _Rules(root / _RULES_FILE)
+    own_words, categories_of = _read_dataset(root, spec, concepts)
+
+    written = {phrase for words in concepts.values() for phrase in words if not phrase.startswith("@")}
+    written.update(own_words, rules.senses, rules.heads, rules.depictions, rules.imitations, spec.categories)
+    written.update(prompt_name(category) for category in spec.categories)
+    known = frozenset(token for phrase in written for token in tokenise(phrase)) - rules.irregular.keys()
+    singular = Singular(known, rules.irregular)
+
+    def words_of(phrase: str) -> Words:
+        return tuple(singular[token] for token in tokenise(phrase))
+
+    named: Dict[Words, Set[int]] = {}
+    for concept, words in concepts.items():
+        for phrase in words:
+            if not phrase.startswith("@"):
+                named.setdefault(words_of(phrase), set()).update(categories_of.get(concept, ()))
+    senses: Dict[Words, Tuple[Sense, ...]] = {}
+    for phrase, alternatives in rules.senses.items():
+        senses[words_of(phrase)] = tuple(rules.sense(phrase, alternative, concepts, categories_of, singular)
+                                         for alternative in alternatives)
+    for phrase in rules.also_verbs:
+        words = words_of(phrase)
+        if words in named and words not in senses:
+            senses[words] = (Sense((), verb=True), Sense(tuple(sorted(named[words]))))
+    for phrase, indices in own_words.items():
+        named.setdefault(words_of(phrase), set()).update(indices)
+        senses.pop(words_of(phrase), None)
+
+    def singular_set(words: Sequence[str]) -> FrozenSet[str]:
+        return frozenset(singular[word] for word in words)
+
+    names = {name for category in spec.categories for name in (category, prompt_name(category))}
+    return Lexicon(phrases=_by_first_word(named, senses), singular=singular, heads=singular_set(rules.heads),
+                   depictions=singular_set(rules.depictions), imitations=singular_set(rules.imitations),
+                   echo_names=frozenset(words_of(name) for name in names.union(rules.echo_names)))
+
+
+def _by_first_word(named: Mapping[Words, Set[int]], senses: Mapping[Words, Tuple[Sense, ...]]
+                   ) -> Dict[str, List[Phrase]]:
+    """Index the phrases, without those that neither name a category nor keep a part of theirs from naming one."""
+    phrases = [Phrase(words, tuple(sorted(named.get(words, ()))), senses.get(words, ()))
+               for words in named.keys() | senses.keys()]
+    naming = {phrase.words[0] for phrase in phrases
+              if phrase.categories or any(sense.categories for sense in phrase.senses)}
+    index: Dict[str, List[Phrase]] = {}
+    for phrase in phrases:
+        if not naming.isdisjoint(phrase.words):
+            index.setdefault(phrase.words[0], []).append(phrase)
+    for group in index.values():
+        group.sort(key=lambda phrase: (-len(phrase.words), phrase.words))
+    return index
+
+
+def _read_concepts(root: Path) -> Dict[str, List[str]]:
+    concepts: Dict[str, List[str]] = {}
+    paths = sorted(root.glob(_SHARED_PATTERN))
+    if not paths:
+        raise DataError(f"{root}: holds no {_SHARED_PATTERN}; give the folder of the synonym files")
+    for path in paths:
+        for concept, words in _word_lists(path, read_json(path)).items():
+            if concept in concepts:
+                raise DataError(f"{path}: concept {concept!r} is already written in another shared file; keep one")
+            concepts[concept] = words
+    for path in paths:
+        for concept, words in _word_lists(path, read_json(path)).items():
+            for word in words:
+                if word.startswith("@") and word[1:] not in concepts:
+                    raise DataError(f"{path}: {concept!r} refers to {word!r}, and there is no such concept")
+    return concepts
+
+
+def _read_dataset(root: Path, spec: DatasetSpec, concepts: Mapping[str, Sequence[str]]
+                  ) -> Tuple[Dict[str, Set[int]], Dict[str, Set[int]]]:
+    """A dataset's own words, and the concepts that name its categories: phrase / concept to category indices."""
+    path = root / f"{spec.name}_synonyms.json"
+    hint = "Write one as caption/README.md describes"
+    content = read_json(path, hint)
+    if isinstance(content, dict) and isinstance(content.get(_SAME_AS), str):
+        path = root / f"{content[_SAME_AS]}_synonyms.json"
+        content = read_json(path, hint)
+    lists = _word_lists(path, content)
+    for category in lists:
+        if category not in spec.categories:
+            raise DataError(f"{path}: {category!r} is no category of {spec.name}; "
+                            f"its categories are {', '.join(spec.categories)}")
+    own_words: Dict[str, Set[int]] = {}
+    categories_of: Dict[str, Set[int]] = {}
+    for index, category in enumerate(spec.categories):
+        if category not in lists and category not in concepts:
+            raise DataError(f"{path}: category {category!r} has no words; list some, or refer to a shared concept")
+        for word in lists.get(category, [f"@{category}"]):
+            if not word.startswith("@"):
+                own_words.setdefault(word, set()).add(index)
+                continue
+            if word[1:] not in concepts:
+                raise DataError(f"{path}: {category!r} refers to {word!r}, and there is no such shared concept")
+            for concept in _closure(word[1:], concepts):
+                categories_of.setdefault(concept, set()).add(index)
+    return own_words, categories_of
+
+
+def _closure(concept: str, concepts: Mapping[str, Sequence[str]]) -> Set[str]:
+    """A concept and all the concepts that it includes."""
+    found = {concept}
+    pending = [concept]
+    while pending:
+        included = {word[1:] for word in concepts[pending.pop()] if word.startswith("@")} - found
+        found |= included
+        pending.extend(included)
+    return found
+
+
+def _word_lists(path: Path, content: Any) -> Dict[str, List[str]]:
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected an object that maps names to lists of words")
+    for name, words in content.items():
+        if not isinstance(words, list) or not all(isinstance(word, str) and word for word in words):
+            raise DataError(f"{path}: {name!r} must map to a list of words")
+    return content
+
+
+class _Rules:
+    """The content of `context_rules.json`, checked."""
+
+    def __init__(self, path: Path) -> None:
+        content = read_json(path, "It comes with the code; restore it")
+        if not isinstance(content, dict):
+            raise DataError(f"{path}: expected an object")
+        self._path = path
+        self.senses: Dict[str, List[Dict[str, Any]]] = content.get("senses", {})
+        self.also_verbs: List[str] = content.get("also verbs", [])
+        self.heads: List[str] = content.get("heads", [])
+        self.depictions: List[str] = content.get("depictions", [])
+        self.imitations: List[str] = content.get("imitations", [])
+        self.echo_names: List[str] = content.get("echo names", [])
+        self.irregular: Dict[str, str] = content.get("irregular plurals", {})
+
+    def sense(self, phrase: str, written: Mapping[str, Any], concepts: Mapping[str, Sequence[str]],
+              categories_of: Mapping[str, Set[int]], singular: Mapping[str, str]) -> Sense:
+        known = {"means", "plural", "verb", "modifier", "before", "after", "near"}
+        unknown = written.keys() - known
+        if unknown:
+            raise DataError(f"{self._path}: {phrase!r} has an unknown condition {min(unknown)!r}; "
+                            f"known are {', '.join(sorted(known))}")
+        meanings = written.get("means") or []
+        meanings = [meanings] if isinstance(meanings, str) else meanings
+        for meaning in meanings:
+            if meaning not in concepts:
+                raise DataError(f"{self._path}: {phrase!r} means {meaning!r}, and there is no such concept")
+        categories = {index for meaning in meanings for index in categories_of.get(meaning, ())}
+        words = {key: frozenset(singular[word] for word in written.get(key, ())) for key in ("before", "after", "near")}
+        return Sense(categories=tuple(sorted(categories)), plural=written.get("plural"),
+                     verb=written.get("verb"), modifier=written.get("modifier"), **words)

@@ -1,0 +1,164 @@
+"""Words that name nothing: what a caption denies, excludes or asks for, and where a question is only repeated."""
+from __future__ import annotations
+
+from typing import FrozenSet, List, Sequence, Set
+
+from datasets.captions.grammar import (
+    AUXILIARIES,
+    BE_VERBS,
+    DETERMINERS,
+    PREPOSITIONS,
+    PUNCTUATION,
+    SENTENCE_ENDS,
+    WH_WORDS,
+)
+
+_EXCLUDING = frozenset("excluding exclude excluded except excepting exception barring".split())
+_DENYING = frozenset("no without neither nor lacking lack lacks absence devoid never sans".split())
+_NOT = frozenset("not isn't aren't wasn't weren't don't doesn't didn't can't cannot couldn't won't hasn't haven't".split())
+_DIALOGUE = frozenset(("question", "answer", "?"))
+
+TRIGGERS: FrozenSet[str] = _EXCLUDING | _DENYING | _NOT | _DIALOGUE
+"""Captions without any of these tokens deny and ask nothing."""
+
+_ABSENT = frozenset("visible shown seen present pictured included depicted in part".split())
+"""What follows "not" where it denies the subject: "the car is not shown in the photo"."""
+
+_HARMLESS = frozenset("only just merely sure".split())
+"""What follows "not" where it denies nothing that could be seen."""
+
+_STOPS = PREPOSITIONS.difference(("of", "for")) | WH_WORDS | BE_VERBS | AUXILIARIES | frozenset(("but", "only"))
+
+
+def denied_positions(tokens: Sequence[str]) -> Set[int]:
+    """Positions of the tokens that are denied, excluded, or part of a question."""
+    denied = _question_positions(tokens)
+    for position, token in enumerate(tokens):
+        if token in _EXCLUDING:
+            denied.update(_excluded_after(tokens, position))
+        elif token in _DENYING:
+            denied.update(_denied_after(tokens, position))
+        elif token in _NOT:
+            following = tokens[position + 1] if position + 1 < len(tokens) else ""
+            if following in _HARMLESS:
+                continue
+            if following in _ABSENT:
+                denied.update(_subject_before(tokens, position))
+            else:
+                denied.update(_denied_after(tokens, position))
+    return denied
+
+
+def _question_positions(tokens: Sequence[str]) -> Set[int]:
+    """Everything from the start of a sentence to its question mark, and from "Question:" to "Answer:" or the end."""
+    asked: Set[int] = set()
+    start = 0
+    in_question = False
+    for position, token in enumerate(tokens):
+        if token == "question" and tokens[position + 1:position + 2] == [":"]:
+            in_question, start = True, position
+        elif token == "answer" and tokens[position + 1:position + 2] == [":"]:
+            if in_question:
+                asked.update(range(start, position))
+            in_question, start = False, position + 1
+        elif token == "?":
+            asked.update(range(start, position))
+            in_question, start = False, position + 1
+        elif token in SENTENCE_ENDS and not in_question:
+            start = position + 1
+    if in_question:
+        asked.update(range(start, len(tokens)))
+    return asked
+
+
+def _excluded_after(tokens: Sequence[str], position: int) -> range:
+    """"excluding the dog, the cat and a chair is ...": a list that may have determiners."""
+    end = position + 1
+    while end < len(tokens) and tokens[end] not in SENTENCE_ENDS:
+        token = tokens[end]
+        if token in _STOPS and not (end == position + 1 and token in ("that", "of", "for")):
+            break
+        if token == "," and not _list_goes_on(tokens, end + 1):
+            break
+        end += 1
+    return range(position + 1, end)
+
+
+def _list_goes_on(tokens: Sequence[str], start: int) -> bool:
+    """Whether a short noun phrase, closed by a comma or "and" or the end, follows: another item of a list."""
+    length = 0
+    for token in tokens[start:]:
+        if token in PUNCTUATION or token in ("and", "or"):
+            return 0 < length <= 3
+        if token in _STOPS:
+            return False
+        length += 1
+    return 0 < length <= 3
+
+
+def _denied_after(tokens: Sequence[str], position: int) -> range:
+    """"no people, cars or dogs", "not wearing a helmet": the noun phrase, and a list that "or" holds together."""
+    end = position + 1
+    while end < len(tokens) and tokens[end] not in SENTENCE_ENDS:
+        token = tokens[end]
+        if token in _STOPS:
+            break
+        if token == "and" and (end + 1 == len(tokens) or tokens[end + 1] in DETERMINERS):
+            break
+        if token == "," and not _or_follows(tokens, end + 1):
+            break
+        end += 1
+    return range(position + 1, end)
+
+
+def _or_follows(tokens: Sequence[str], start: int) -> bool:
+    for token in tokens[start:]:
+        if token in ("or", "nor"):
+            return True
+        if token in _STOPS or token in DETERMINERS or token in SENTENCE_ENDS:
+            return False
+    return False
+
+
+def _subject_before(tokens: Sequence[str], position: int) -> range:
+    """The clause that ends at `position`; a comma right before "which", "who" or "that" does not end it."""
+    start = position
+    while start > 0:
+        previous = tokens[start - 1]
+        if previous in SENTENCE_ENDS or previous == "but":
+            break
+        if previous == "," and tokens[start] not in ("which", "who", "that"):
+            break
+        start -= 1
+    return range(start, position)
+
+
+def echo_positions(words: Sequence[str], names: FrozenSet[tuple], compounds: FrozenSet[tuple]) -> Set[int]:
+    """Positions of runs of category names without a word between them: the list that the question excluded.
+
+    "Sofa person chair" is such a run; "dog dog dog" is mere repetition, and "water bottle" a compound noun.
+
+    Args:
+        words: singular words of a re-caption.
+        names: the category names, as tuples of words.
+        compounds: two-name runs that are ordinary compound nouns.
+    """
+    longest = max(map(len, names))
+    echoed: Set[int] = set()
+    position = 0
+    while position < len(words):
+        run: List[tuple] = []
+        end = position
+        while end < len(words):
+            for length in range(longest, 0, -1):
+                name = tuple(words[end:end + length])
+                if name in names:
+                    run.append(name)
+                    end += length
+                    break
+            else:
+                break
+        if len(set(run)) > 1 and not (len(run) == 2 and run[0] + run[1] in compounds):
+            echoed.update(range(position, end))
+        position = max(end, position + 1)
+    return echoed
