@@ -1,0 +1,230 @@
+"""The figures: masks, similarity maps, the graph, mAP per epoch and per-class AP. Each function draws one from data."""
+from __future__ import annotations
+
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+from torch import Tensor
+
+from datasets.plotting import BLUE, GREEN, GREY, HEAT, ORANGE, PAGE, SERIES, paper_style
+from engine.predictor import VIEWS, MaskedViews
+
+VIEW_TITLES = dict(zip(VIEWS, ("original", "$M_H$: attended patches", "$M_{H^c}$: the others")))
+LONGEST_SIDE = 640
+"""Pixels of a photo in a figure: 300 dpi at a third of the page."""
+
+
+class Score(NamedTuple):
+    """One bar of a list of scores."""
+
+    name: str
+    value: float
+    is_class: bool
+    """Else it is a background."""
+
+
+def top_scores(scores: Tensor, categories: Sequence[str], num_classes: int, count: int = 5) -> List[Score]:
+    """The `count` highest of (O,) scores, highest first."""
+    values, indices = scores.topk(min(count, len(scores)))
+    return [Score(categories[index], value, index < num_classes)
+            for value, index in zip(values.tolist(), indices.tolist())]
+
+
+def fit(photo: Image.Image, longest: int = LONGEST_SIDE) -> Image.Image:
+    """The photo with its longer side at most `longest` pixels."""
+    scale = min(1.0, longest / max(photo.size))
+    width, height = (max(1, round(side * scale)) for side in photo.size)
+    return photo if scale == 1 else photo.resize((width, height), Image.LANCZOS)
+
+
+def overlay(photo: Image.Image, similarity: Tensor, strength: float = 0.6) -> np.ndarray:
+    """A similarity map over a photo.
+
+    Args:
+        photo: the photo; its grey values show through.
+        similarity: (rows, columns) of any scale: its least value is drawn dark, its greatest bright.
+        strength: opacity of the map.
+
+    Returns:
+        (height, width, 3) of 0..255, of the photo's size.
+    """
+    values = similarity.float().numpy()
+    values = (values - values.min()) / max(float(values.max() - values.min()), 1e-12)
+    smooth = np.asarray(Image.fromarray(values.astype(np.float32)).resize(photo.size, Image.BICUBIC)).clip(0, 1)
+    colours = 255 * matplotlib.colormaps[HEAT](smooth)[..., :3]
+    grey = np.asarray(photo.convert("L"), dtype=np.float32)[..., None]
+    return (strength * colours + (1 - strength) * grey).round().clip(0, 255).astype(np.uint8)
+
+
+def masks_figure(photos: Sequence[MaskedViews], categories: Sequence[str], num_classes: int) -> Figure:
+    """The photo, M_H and M_Hc, each with CLIP's five highest logits (paper Fig. 3). One row a photo."""
+    with paper_style():
+        heights = [PAGE / 3 * _aspect(views.pictures[0]) for views in photos]
+        bars = 0.95
+        figure = Figure(figsize=(PAGE, sum(heights) + bars * len(photos) + 0.35))
+        grid = figure.add_gridspec(2 * len(photos), 3,
+                                   height_ratios=[part for height in heights for part in (height, bars)])
+        for row, views in enumerate(photos):
+            tops = [top_scores(logits, categories, num_classes) for logits in views.logits]
+            low = min(score.value for top in tops for score in top)
+            high = max(score.value for top in tops for score in top)
+            for column, (view, picture, top) in enumerate(zip(VIEWS, views.pictures, tops)):
+                axes = _picture(figure.add_subplot(grid[2 * row, column]), picture)
+                if row == 0:
+                    axes.set_title(VIEW_TITLES[view])
+                _score_bars(figure.add_subplot(grid[2 * row + 1, column]), top, low, high)
+        _kind_legend(figure)
+    return figure
+
+
+def _score_bars(axes: Axes, scores: Sequence[Score], low: float, high: float) -> None:
+    """Bars from a little below `low`: CLIP's logits share a large offset that would hide what differs."""
+    base = low - 0.25 * (high - low)
+    places = range(len(scores))
+    axes.barh(places, [score.value - base for score in scores], left=base, height=0.74,
+              color=[BLUE if score.is_class else ORANGE for score in scores])
+    axes.set_yticks(places, [score.name for score in scores])
+    for place, score in zip(places, scores):
+        axes.text(score.value, place, f" {score.value:.1f}", va="center", fontsize=6.5)
+    axes.set_xlim(base, high + 0.22 * (high - base))
+    axes.invert_yaxis()
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def _kind_legend(figure: Figure) -> None:
+    handles = [Patch(color=BLUE, label="class"),
+               Patch(color=ORANGE, label="background")]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+
+
+class MappedPhoto(NamedTuple):
+    """A photo with the similarity maps of some categories."""
+
+    photo: Image.Image
+    maps: Dict[str, Tensor]
+    """Category to (rows, columns)."""
+    scores: Dict[str, float]
+    """Category to BAC-GCN's probability."""
+
+
+def maps_figure(photos: Sequence[MappedPhoto], classes: Sequence[str], columns: int = 5) -> Figure:
+    """Similarity maps of classes and backgrounds over photos (paper Fig. 5).
+
+    Args:
+        photos: one block of pictures each.
+        classes: names of the classes; the titles of backgrounds have another colour.
+        columns: pictures in a row, the photo itself included.
+    """
+    with paper_style():
+        blocks = [-(-(1 + len(photo.maps)) // columns) for photo in photos]
+        heights = [PAGE / columns * _aspect(np.asarray(photo.photo)) + 0.2
+                   for photo, rows in zip(photos, blocks) for _ in range(rows)]
+        figure = Figure(figsize=(PAGE, sum(heights) + 0.1))
+        grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
+        first_row = 0
+        for photo, rows in zip(photos, blocks):
+            _picture(figure.add_subplot(grid[first_row, 0]), np.asarray(photo.photo)).set_title("photo")
+            for number, (category, similarity) in enumerate(photo.maps.items(), start=1):
+                row, column = divmod(number, columns)
+                axes = _picture(figure.add_subplot(grid[first_row + row, column]), overlay(photo.photo, similarity))
+                axes.set_title(f"{category}  {photo.scores[category]:.2f}",
+                               color=BLUE if category in classes else ORANGE)
+            first_row += rows
+    return figure
+
+
+def curves_figure(curves: Dict[str, List[List[Tuple[int, float]]]], zero_shot: Optional[float],
+                  crops_from: Optional[int]) -> Figure:
+    """mAP per epoch (paper Fig. 4): the mean over the seeds, and a band of one standard deviation.
+
+    Args:
+        curves: name of a method to its runs, each a list of (epoch, mAP).
+        zero_shot: mAP of CLIP without training.
+        crops_from: the first epoch that trains on ReSO's crops.
+    """
+    with paper_style():
+        figure = Figure(figsize=(PAGE * 0.62, 2.7))
+        axes = figure.add_subplot()
+        for colour, (name, runs) in zip(SERIES, curves.items()):
+            last = min(run[-1][0] for run in runs)
+            epochs = [epoch for epoch, _ in runs[0] if epoch <= last]
+            values = np.array([[value for epoch, value in run if epoch <= last] for run in runs])
+            mean = values.mean(axis=0)
+            label = name if len(runs) == 1 else f"{name} (mean of {len(runs)} seeds)"
+            axes.plot(epochs, mean, color=colour, marker="o", markersize=3, label=f"{label}: {mean[-1]:.1f}")
+            if len(runs) > 1:
+                spread = values.std(axis=0, ddof=1)
+                axes.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
+        if zero_shot is not None:
+            axes.axhline(zero_shot, color=GREY, linewidth=1, linestyle="--", label=f"CLIP zero-shot: {zero_shot:.1f}")
+        if crops_from is not None:
+            axes.axvline(crops_from - 0.5, color=GREY, linewidth=0.8, linestyle=":")
+            axes.annotate("ReSO's crops join", (crops_from - 0.5, 1), xycoords=("data", "axes fraction"),
+                          xytext=(3, -1), textcoords="offset points", va="top", color="#555555", fontsize=7)
+        axes.set(xlabel="epoch", ylabel="mAP on the test images (%)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        axes.legend(loc="lower right")
+    return figure
+
+
+def per_class_figure(classes: Sequence[str], ours: np.ndarray, baseline: np.ndarray, name: str,
+                     baseline_name: str) -> Figure:
+    """AP bars of every class, highest first, with a mark where the baseline ends; two columns for many classes.
+
+    Args:
+        classes: the C names.
+        ours: (C,) AP in percent; NaN for a class without a positive, which is left out.
+        baseline: (C,) of the baseline.
+        name: what the bars are called.
+        baseline_name: what the marks are called.
+    """
+    order = [int(row) for row in np.argsort(-np.nan_to_num(ours, nan=-1)) if np.isfinite(ours[row])]
+    columns = 1 if len(order) <= 40 else 2
+    rows = -(-len(order) // columns)
+    with paper_style():
+        figure = Figure(figsize=(PAGE * (0.62 if columns == 1 else 1), 0.155 * rows + 0.75))
+        for column, axes in enumerate(np.atleast_1d(figure.subplots(1, columns))):
+            _ap_bars(axes, classes, ours, baseline, order[column * rows:(column + 1) * rows])
+        handles = [Patch(color=BLUE, label=f"{name}: mAP {np.nanmean(ours):.1f}"),
+                   Line2D([], [], color="black", marker="|", markersize=8, markeredgewidth=1.6,
+                                           linestyle="", label=f"{baseline_name}: mAP {np.nanmean(baseline):.1f}")]
+        figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    return figure
+
+
+def _ap_bars(axes: Axes, classes: Sequence[str], ours: np.ndarray, baseline: np.ndarray, order: Sequence[int]) -> None:
+    places = range(len(order))
+    axes.barh(places, ours[order], height=0.7, color=BLUE)
+    axes.plot(baseline[order], places, linestyle="", marker="|", color="black", markersize=8, markeredgewidth=1.6)
+    for place, row in enumerate(order):
+        gain = ours[row] - baseline[row]
+        axes.annotate(f"{gain:+.1f}", (max(ours[row], baseline[row]), place), xytext=(5, 0),
+                      textcoords="offset points", va="center", fontsize=6.5, color=GREEN if gain >= 0 else ORANGE)
+    axes.set_yticks(places, [classes[row] for row in order])
+    axes.set(xlim=(0, 112), ylim=(len(order) - 0.4, -0.6), xlabel="AP on the test images (%)")
+    axes.set_xticks(range(0, 101, 20))
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+
+
+def _picture(axes: Axes, pixels: np.ndarray) -> Axes:
+    axes.imshow(pixels)
+    axes.set_axis_off()
+    return axes
+
+
+def _aspect(pixels: np.ndarray) -> float:
+    """Height over width."""
+    return pixels.shape[0] / pixels.shape[1]
