@@ -7,6 +7,7 @@ from typing import List, NamedTuple, Sequence
 
 from torch import Tensor
 
+from datasets.captions import filter_captions
 from datasets.files import DataError
 from datasets.pseudo_labels import LABELS_FILE, load_counts, load_targets
 from datasets.registry import DatasetSpec
@@ -44,7 +45,6 @@ def load_pseudo_labels(args: argparse.Namespace, spec: DatasetSpec, image_ids: S
         folder = made / spec.name
         if not (folder / LABELS_FILE).exists():
             print(f"filtering the captions of {args.caption_root} into {made}")
-            from datasets.captions import filter_captions
             filter_captions(spec, args.caption_root, made)
     targets = load_targets(folder, image_ids, spec.categories, args.labels)[:, :len(categories)]
     counts, co_occurrence = load_counts(folder, spec.categories)
