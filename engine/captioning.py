@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from datasets.captions.io import Captions, caption_paths
 from datasets.captions.journal import Batch, Journal, Settings, check_settings, read_journal
-from datasets.captions.lexicon import load_lexicon
+from datasets.captions.lexicon import SYNONYM_ROOT, load_lexicon
 from datasets.captions.matcher import CategoryMatcher
 from datasets.captions.prompts import DECODING, first_prompts, re_prompts
 from datasets.files import DataError, PathLike, write_json
@@ -75,9 +75,9 @@ def _digest(image_ids: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(image_ids).encode()).hexdigest()
 
 
-def category_finder(spec: DatasetSpec) -> FindCategories:
+def category_finder(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> FindCategories:
     """Finds categories as the filter does; names come in index order."""
-    matcher = CategoryMatcher(load_lexicon(spec))
+    matcher = CategoryMatcher(load_lexicon(spec, synonym_root))
 
     def find_categories(captions: Sequence[str]) -> List[str]:
         found = {category for caption in captions for category in matcher.name_categories(caption)}
@@ -218,7 +218,7 @@ def merge_shards(caption_root: PathLike, dataset: str, image_ids: Sequence[str],
 
 
 def caption_stage(args: argparse.Namespace) -> Dict[str, str]:
-    """`--stage caption`: caption one shard; where it is the only one, write the caption files too.
+    """Stages `caption` and `all`: caption one shard; where it is the only one, write the caption files too.
 
     Returns:
         image id to the reason of each image that could not be read.
@@ -229,16 +229,18 @@ def caption_stage(args: argparse.Namespace) -> Dict[str, str]:
     spec = get_dataset(args.dataset)
     shard = Shard(args.shard, args.num_shards)
     shard.check()
+    if args.stage == "all" and shard.count > 1:
+        raise DataError("--stage all captions in one part; with --num_shards take the stages caption, merge and filter")
     if args.caption_batch_size < 1:
         raise DataError(f"--caption_batch_size {args.caption_batch_size}: a batch has at least 1 image")
     images = ImageList(args.img_root or spec.train_img_root, _image_ids(args), _as_it_is)
     captioner = load_captioner(args.captioner, args.model_type, get_device(args.device), args.precision)
     settings = run_settings(spec.name, images.image_ids, captioner, args.captioner, args.model_type,
                             args.caption_batch_size)
-    unreadable = caption_images(captioner, images, category_finder(spec), settings, args.caption_root, shard,
-                                args.num_workers)
+    unreadable = caption_images(captioner, images, category_finder(spec, args.synonym_root), settings,
+                                args.caption_root, shard, args.num_workers)
     if shard.count == 1:
-        return merge_shards(args.caption_root, spec.name, images.image_ids, num_shards=1)
+        return merge_stage(args)
     print(f"Shard {shard.index} of {shard.count} is done. When all are, make the caption files with "
           f"`--stage merge --num_shards {shard.count}`")
     return unreadable
@@ -246,7 +248,10 @@ def caption_stage(args: argparse.Namespace) -> Dict[str, str]:
 
 def merge_stage(args: argparse.Namespace) -> Dict[str, str]:
     """`--stage merge`: see `merge_shards`."""
-    return merge_shards(args.caption_root, args.dataset, _image_ids(args), args.num_shards)
+    image_ids = _image_ids(args)
+    unreadable = merge_shards(args.caption_root, args.dataset, image_ids, args.num_shards)
+    print(f"{Path(args.caption_root) / args.dataset}: captions of {len(image_ids) - len(unreadable):,} images")
+    return unreadable
 
 
 def _image_ids(args: argparse.Namespace) -> List[str]:
