@@ -1,9 +1,107 @@
-"""Result tables on the screen."""
+"""Tables: aligned text for the screen, and Markdown, LaTeX and CSV for papers."""
 from __future__ import annotations
 
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+import numpy as np
 
 from datasets.registry import DatasetSpec
+
+NOTHING = "-"
+"""A cell for which nothing was reported or measured."""
+
+
+class Statistic(NamedTuple):
+    """A number over the seeds of an experiment."""
+
+    mean: float
+    std: Optional[float]
+    """Sample standard deviation; None for one seed."""
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Statistic:
+        """Of one value a seed."""
+        return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None, len(values))
+
+
+class Number(NamedTuple):
+    """A cell with a measured number."""
+
+    statistic: Statistic
+    digits: int = 2
+    signed: bool = False
+
+    def __str__(self) -> str:
+        mean, std, _ = self.statistic
+        text = f"{mean:+.{self.digits}f}" if self.signed else f"{mean:.{self.digits}f}"
+        return f"{text} ± {std:.{self.digits}f}" if std else text  # what no seed moves has no deviation to tell
+
+
+Cell = Union[str, Number]
+
+
+class Table(NamedTuple):
+    """A table that can be written in three formats."""
+
+    title: str
+    header: Tuple[str, ...]
+    rows: List[Tuple[Cell, ...]]
+    notes: Tuple[str, ...] = ()
+    """Sentences below it."""
+
+    def to_markdown(self) -> str:
+        """Markdown as GitHub reads it; the columns are aligned for readers of the plain text."""
+        cells = [[str(cell).replace("|", "\\|") for cell in row] for row in [self.header, *self.rows]]
+        right = self._right_aligned()
+        widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(right))]
+        rule = ["-" * (width - 1) + (":" if is_right else "-") for width, is_right in zip(widths, right)]
+        lines = ["| " + " | ".join(text.rjust(width) if is_right else text.ljust(width)
+                                   for text, width, is_right in zip(row, widths, right)) + " |"
+                 for row in [cells[0], rule, *cells[1:]]]
+        return "\n".join([f"**{self.title}**", "", *lines, *(f"\n{note}" for note in self.notes)]) + "\n"
+
+    def to_latex(self) -> str:
+        """A `table` for the package booktabs."""
+        alignment = "".join("r" if is_right else "l" for is_right in self._right_aligned())
+        lines = ["    " + " & ".join(map(_latex, row)) + r" \\" for row in [self.header, *self.rows]]
+        caption = " ".join(map(_latex, (f"{self.title}.", *self.notes)))
+        return "\n".join([r"\begin{table}[t]", r"  \centering", rf"  \caption{{{caption}}}",
+                          rf"  \begin{{tabular}}{{{alignment}}}", r"    \toprule", lines[0], r"    \midrule",
+                          *lines[1:], r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]) + "\n"
+
+    def to_csv(self) -> List[List[str]]:
+        """Rows for a machine: a measured column becomes mean, standard deviation and number of seeds."""
+        measured = [any(isinstance(row[column], Number) for row in self.rows) for column in range(len(self.header))]
+        lines = [[name for column, is_measured in zip(self.header, measured) for name in
+                  ([column, f"{column}: standard deviation", f"{column}: seeds"] if is_measured else [column])]]
+        for row in self.rows:
+            line: List[str] = []
+            for cell, is_measured in zip(row, measured):
+                if isinstance(cell, Number):
+                    mean, std, count = cell.statistic
+                    line += [f"{mean:.4f}", "" if std is None else f"{std:.4f}", str(count)]
+                else:
+                    line += ["" if cell == NOTHING else cell] + ["", ""] * is_measured
+            lines.append(line)
+        return lines
+
+    def _right_aligned(self) -> List[bool]:
+        """Columns of numbers."""
+        return [all(isinstance(cell, Number) or cell == NOTHING or cell.replace(".", "", 1).isdigit()
+                    for cell in column) for column in zip(*self.rows)]
+
+
+_LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$",
+          "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"$|$",
+          "<": "$<$", ">": "$>$"}
+
+
+def _latex(cell: Cell) -> str:
+    """Escaped for LaTeX; two hyphens stay two, as in a flag, and a number's hyphen is a minus."""
+    if isinstance(cell, Number):
+        return f"${cell}$".replace("±", r"\pm")
+    return "".join(_LATEX.get(letter, letter) for letter in cell).replace("--", "-{}-")
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:

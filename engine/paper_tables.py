@@ -1,0 +1,253 @@
+"""Tables from finished runs, as Markdown, LaTeX and CSV: results beside the paper's, components, hyperparameters."""
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+
+from datasets.files import DataError, PathLike, atomic_write
+from datasets.registry import DATASETS, get_dataset
+from engine.collect import (
+    Collection,
+    Experiment,
+    RunGroup,
+    changed_flags,
+    collect_runs,
+    default_settings,
+    format_flags,
+    reference_group,
+)
+from engine.studies import COMPONENTS, HYPERPARAMETERS, component_of
+from engine.tables import NOTHING, Cell, Number, Table
+
+TABLES = ("main", "ablation", "hyper")
+
+METHOD_TITLES = {"clip": "CLIP zero-shot", "tagclip": "TagCLIP", "cdul": "CDUL", "tai_dpt": "TaI-DPT",
+                 "bac_gcn": "BAC-GCN"}
+"""Methods by the name that `--method` takes, in the order of the main table."""
+
+
+# ---- the three tables -----------------------------------------------------------------------------------------
+
+def main_table(collection: Collection) -> Table:
+    """mAP of every method on every dataset, the paper's number beside ours.
+
+    Of several configurations of a method the one that is nearest to its defaults stands here; where it is not at
+    its defaults, its flags are named. Rows of different CLIP weights are kept apart.
+    """
+    headline = _headline_groups(collection.groups)
+    columns = sorted({(group.experiment.dataset, group.experiment.split) for group in headline}, key=_column_order)
+    with_paper = {column: bool(get_dataset(column[0]).paper_map) for column in columns}
+    rows: Dict[Tuple[str, str], Dict[Tuple[str, str], Number]] = {}
+    for group in sorted(headline, key=lambda group: list(METHOD_TITLES).index(group.method)
+                        if group.method in METHOD_TITLES else len(METHOD_TITLES)):
+        column = (group.experiment.dataset, group.experiment.split)
+        for name, key in _measures(group):
+            statistic = group.statistic(key)
+            if statistic is not None:
+                rows.setdefault((name, group.experiment.weights), {})[column] = Number(statistic, digits=1)
+    table: List[Tuple[Cell, ...]] = []
+    header = ["method", "CLIP weights"]
+    for column in columns:
+        title = _dataset_title(*column)
+        header += [f"{title}: paper", f"{title}: ours"] if with_paper[column] else [title]
+    reported = dict.fromkeys(name for column in columns for name in get_dataset(column[0]).paper_map)
+    measured = {name for name, _ in rows}
+    for name in reported:
+        if name not in measured:
+            table.append((name, NOTHING, *_main_cells(name, {}, columns, with_paper)))
+    table += [(name, weights, *_main_cells(name, values, columns, with_paper))
+              for (name, weights), values in sorted(rows.items(), key=lambda item: item[0][0].startswith("BAC-GCN"))]
+    return Table("mAP in percent", tuple(header), table, (_seeds_note(headline),))
+
+
+def _main_cells(name: str, values: Dict[Tuple[str, str], Number], columns: Sequence[Tuple[str, str]],
+                with_paper: Dict[Tuple[str, str], bool]) -> List[Cell]:
+    cells: List[Cell] = []
+    for column in columns:
+        if with_paper[column]:
+            reported = get_dataset(column[0]).paper_map.get(name)
+            cells.append(NOTHING if reported is None else f"{reported:.1f}")
+        cells.append(values.get(column, NOTHING))
+    return cells
+
+
+def _measures(group: RunGroup) -> List[Tuple[str, str]]:
+    """(name of a row, entry of result.json) of what a group's runs measured."""
+    name = method_title(group)
+    if group.method != "bac_gcn":
+        return [(name, "last_mAP")]
+    return [("CLIP zero-shot", "zero_shot_mAP"), (name, "last_mAP"),
+            (f"{name}, best epoch (chosen on the test images)", "best_mAP"),
+            (f"{name} + zoom (extension, not in the paper)", "zoom_mAP")]
+
+
+def method_title(group: RunGroup) -> str:
+    """What a row of the group's runs is called. A port to another backbone is named as one, flags that are not at
+    their defaults are named too."""
+    result = group.runs[0].result
+    title = result.get("title") or METHOD_TITLES.get(group.method, group.method)
+    if group.method != "bac_gcn":
+        return title
+    changed = changed_flags(group.settings, default_settings(group.experiment.dataset))
+    return f"{title} ({format_flags(changed)})" if changed else title
+
+
+def _headline_groups(groups: Sequence[RunGroup]) -> List[RunGroup]:
+    """Of each method on each dataset and weights, the groups with the fewest flags off their defaults."""
+    buckets: Dict[Tuple[Experiment, str], List[RunGroup]] = {}
+    for group in groups:
+        buckets.setdefault((group.experiment, group.method), []).append(group)
+    kept = []
+    for (experiment, method), bucket in buckets.items():
+        if method == "bac_gcn":
+            distance = {id(group): len(changed_flags(group.settings, default_settings(experiment.dataset)))
+                        for group in bucket}
+            bucket = [group for group in bucket if distance[id(group)] == min(distance.values())]
+        kept += bucket
+    return kept
+
+
+def ablation_table(collection: Collection) -> Table:
+    """The method with one component less at a time, and the change seed by seed."""
+    rows: List[Tuple[Cell, ...]] = []
+    blocks = _variants(collection, lambda changed: len(changed) != 1 or next(iter(changed)) not in HYPERPARAMETERS)
+    for block in blocks:
+        for group, changed in block.variants:
+            title = "BAC-GCN" if not changed else _component_title(changed)
+            rows.append((*block.place(len(blocks)), title, format_flags(changed) or NOTHING,
+                         *_effect(group, block.reference)))
+    _need(rows, "components")
+    header = (*_Block.place_header(len(blocks)), "variant", "flags", "mAP", "change", "seeds")
+    return Table("Components: mAP in percent, last epoch", header, rows, _study_notes(blocks))
+
+
+def hyper_table(collection: Collection) -> Table:
+    """The method with one hyperparameter at another value at a time, in the order of the values."""
+    rows: List[Tuple[Cell, ...]] = []
+    blocks = _variants(collection, lambda changed: len(changed) == 1 and next(iter(changed)) in HYPERPARAMETERS)
+    for block in blocks:
+        for flag, sweep in HYPERPARAMETERS.items():
+            own = {changed[flag]: group for group, changed in block.variants if flag in changed}
+            if own:
+                used = block.reference.settings[flag]
+                own[used] = block.reference
+                rows += [(*block.place(len(blocks)), sweep.title, f"{value:g}" + " (reference)" * (value == used),
+                          *_effect(own[value], block.reference)) for value in sorted(own)]
+    _need(rows, "hyper")
+    header = (*_Block.place_header(len(blocks)), "hyperparameter", "value", "mAP", "change", "seeds")
+    return Table("Hyperparameters: mAP in percent, last epoch", header, rows, _study_notes(blocks))
+
+
+class _Block(NamedTuple):
+    """The variants of one method on one dataset and weights, with their difference from the reference."""
+
+    reference: RunGroup
+    variants: List[Tuple[RunGroup, Dict[str, Any]]]
+    """The reference first."""
+
+    def place(self, blocks: int) -> Tuple[str, ...]:
+        """Cells that say which dataset a row belongs to, where there are several."""
+        experiment = self.reference.experiment
+        title = _dataset_title(experiment.dataset, experiment.split)
+        return (f"{title}, {experiment.weights}",) if blocks > 1 else ()
+
+    @staticmethod
+    def place_header(blocks: int) -> Tuple[str, ...]:
+        return ("dataset and weights",) if blocks > 1 else ()
+
+
+def _variants(collection: Collection, belongs: Callable[[Dict[str, Any]], bool]) -> List[_Block]:
+    buckets: Dict[Experiment, List[RunGroup]] = {}
+    for group in collection.groups:
+        if group.method == "bac_gcn":
+            buckets.setdefault(group.experiment, []).append(group)
+    blocks = []
+    for bucket in buckets.values():
+        reference = reference_group(bucket)
+        changes = [(group, changed_flags(group.settings, reference.settings)) for group in bucket]
+        picked = [(group, changed) for group, changed in changes if changed and belongs(changed)]
+        if picked:
+            blocks.append(_Block(reference, [(reference, {}), *sorted(picked, key=_study_order)]))
+    return blocks
+
+
+def _study_order(variant: Tuple[RunGroup, Dict[str, Any]]) -> int:
+    """Components in the order of the study, other combinations of flags last."""
+    component = component_of(variant[1])
+    return len(COMPONENTS) if component is None else COMPONENTS.index(component)
+
+
+def _component_title(changed: Dict[str, Any]) -> str:
+    component = component_of(changed)
+    return component.title if component else "other flags"
+
+
+def _effect(group: RunGroup, reference: RunGroup) -> Tuple[Cell, Cell, Cell]:
+    """mAP, the change from the reference over the seeds that both have, and the seeds."""
+    measured = group.statistic("last_mAP")
+    change = None if group is reference else group.differences(reference, "last_mAP")
+    return (NOTHING if measured is None else Number(measured),
+            NOTHING if change is None else Number(change, signed=True), ", ".join(map(str, group.seeds)))
+
+
+def _need(rows: Sequence[Tuple[Cell, ...]], study: str) -> None:
+    if not rows:
+        raise DataError(f"no two runs to compare are there; make them with `python -m engine.ablate --dataset NAME "
+                        f"--study {study}`, and give --runs its output folder")
+
+
+def _study_notes(blocks: Sequence[_Block]) -> Tuple[str, ...]:
+    notes = []
+    for block in blocks:
+        experiment = block.reference.experiment
+        changed = changed_flags(block.reference.settings, default_settings(experiment.dataset))
+        flags = f", all with {format_flags(changed)}" if changed else ""
+        title = _dataset_title(experiment.dataset, experiment.split)
+        notes.append(f"{title}, CLIP weights {experiment.weights}{flags}.")
+    return (*notes, "Change: against BAC-GCN, seed by seed over the seeds that both have. "
+                    "± is the standard deviation over seeds.")
+
+
+def _seeds_note(groups: Sequence[RunGroup]) -> str:
+    counts = sorted({len(group.runs) for group in groups})
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    spread = "; mean ± standard deviation over them" if counts[-1] > 1 else ""
+    return f"Ours: last epoch, {seeds} seed{'s' if counts != [1] else ''} a row{spread}."
+
+
+def _dataset_title(dataset: str, split: str) -> str:
+    spec = get_dataset(dataset)
+    return spec.title if split == Path(spec.val_split_file).name else f"{spec.title}, {split}"
+
+
+def _column_order(column: Tuple[str, str]) -> Tuple[int, str]:
+    return list(DATASETS).index(column[0]), column[1]
+
+
+# ---- writing --------------------------------------------------------------------------------------------------
+
+_BUILDERS = {"main": main_table, "ablation": ablation_table, "hyper": hyper_table}
+
+
+def write_table(kind: str, runs: Sequence[PathLike], folder: PathLike) -> str:
+    """Collect finished runs into a table and write it as KIND.md, KIND.tex and KIND.csv.
+
+    Args:
+        kind: one of `TABLES`.
+        runs: folders of runs, or folders that hold some.
+        folder: gets the three files.
+
+    Returns:
+        The table and what was left out, for the screen.
+    """
+    collection = collect_runs(runs)
+    table = _BUILDERS[kind](collection)
+    folder = Path(folder)
+    for suffix, text in (("md", table.to_markdown()), ("tex", table.to_latex())):
+        with atomic_write(folder / f"{kind}.{suffix}") as file:
+            file.write(text)
+    with atomic_write(folder / f"{kind}.csv") as file:
+        csv.writer(file, lineterminator="\n").writerows(table.to_csv())
+    lines = [table.to_markdown(), *(f"left out: {reason}" for reason in collection.left_out)]
+    return "\n".join([*lines, f"written to {folder}: {kind}.md, {kind}.tex, {kind}.csv"])

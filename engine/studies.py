@@ -1,0 +1,64 @@
+"""The ablations: which variants of the method are compared, under which flags and names."""
+from __future__ import annotations
+
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+REFERENCE = "full"
+"""Name of the method as it is, beside which the variants stand."""
+
+
+class Variant(NamedTuple):
+    """One change to the method."""
+
+    name: str
+    """Of its folder."""
+    title: str
+    """In tables."""
+    flags: Dict[str, Any]
+    """Flags of the train script, and their values."""
+
+
+COMPONENTS = (
+    Variant("no_reso", "without ReSO (same epochs, no crops)", {"no_reso": True}),
+    Variant("no_masked_globals", "one plain global instead of g_H and g_Hc", {"no_masked_globals": True}),
+    Variant("no_backgrounds", "without backgrounds", {"no_backgrounds": True}),
+    Variant("no_class_background_edges", "without class-background edges", {"no_class_background_edges": True}),
+    Variant("no_edges", "GCN without edges", {"adjacency": "identity"}),
+    Variant("learned_edges", "GCN with learned edges", {"adjacency": "learned"}),
+    Variant("no_gcn", "without the GCN", {"no_gcn": True}),
+    Variant("frozen_kernel", "kernel kept at the text embeddings", {"frozen_kernel": True}),
+    Variant("local_logits", "local logits alone", {"logits": "local"}),
+    Variant("global_logits", "global logits alone", {"logits": "global"}),
+)
+"""One component less at a time."""
+
+
+class Sweep(NamedTuple):
+    """The values of one hyperparameter."""
+
+    title: str
+    values: Tuple[float, ...]
+
+
+HYPERPARAMETERS = {
+    "k": Sweep("K, patches averaged per category", (1, 2, 4, 8, 16)),
+    "mask_share": Sweep("mask share, part of the patches in H", (0.05, 0.15, 0.3, 0.5)),
+    "gamma": Sweep("gamma, threshold of a ReSO region", (0.5, 0.6, 0.7, 0.8, 0.9)),
+    "epsilon": Sweep("epsilon, area below which a region is small", (0.05, 0.1, 0.2, 0.4)),
+}
+"""One value at a time, the others at their defaults."""
+
+STUDIES = ("components", "hyper")
+
+
+def variants(study: str) -> List[Variant]:
+    """The variants of a study, without the reference."""
+    if study == "components":
+        return list(COMPONENTS)
+    return [Variant(f"{flag}_{value:g}", f"{sweep.title}: {value:g}", {flag: value})
+            for flag, sweep in HYPERPARAMETERS.items() for value in sweep.values]
+
+
+def component_of(flags: Dict[str, Any]) -> Optional[Variant]:
+    """The component whose absence makes just this difference, or None."""
+    return next((variant for variant in COMPONENTS if variant.flags == flags), None)
