@@ -25,6 +25,7 @@ from engine.features import FeatureSet, extract_features, weights_digest
 from engine.metrics import average_precision, mean_ap, summarise
 from engine.options import get_args_parser, parse_args
 from engine.pseudo_labels import load_pseudo_labels
+from engine.readable import readable
 from engine.run import Run, get_device, seed_everything
 from engine.text import encode_categories
 from engine.training import build_model, calibrate, extend_with_crops, predict, train_one_epoch
@@ -39,8 +40,13 @@ def main(args: argparse.Namespace) -> Run:
     num_classes = len(spec.classes)
     categories = spec.classes if args.no_backgrounds else spec.categories
 
+    # Images: training takes ids alone, true labels of training images are never read.
+    train_ids, skipped = readable(read_image_ids(args.train_split_file), args.train_img_root, args)
+    test_split = read_split_file(args.val_split_file, num_classes)
+    test_ids, skipped_test = readable(test_split.image_ids, args.val_img_root, args)
+    test_split = test_split.only(test_ids)
+
     # Captions: pseudo-labels over classes and backgrounds, and the graph between them.
-    train_ids = read_image_ids(args.train_split_file)  # ids alone: true labels of training images are never read
     pseudo = load_pseudo_labels(args, spec, train_ids, categories)
 
     # Frozen CLIP: text embeddings of the categories; patch embeddings and masked globals of every image, once.
@@ -48,9 +54,8 @@ def main(args: argparse.Namespace) -> Run:
     text_embeddings = encode_categories(clip_model, categories)
     size = clip_model.visual.input_resolution
     transform = image_transform(size)
-    test_split = read_split_file(args.val_split_file, num_classes)
     train_images = ImageList(args.train_img_root, train_ids, transform)
-    test_images = ImageList(args.val_img_root, test_split.image_ids, transform)
+    test_images = ImageList(args.val_img_root, test_ids, transform)
     encoder = FrozenEncoder(clip_model, args.mask_share, args.mask_threshold, args.attention_layer)
     train_store = extract_features(encoder, train_images, "train", args)
     test_store = extract_features(encoder, test_images, "test", args)
@@ -58,12 +63,12 @@ def main(args: argparse.Namespace) -> Run:
     # BAC-GCN: the similarity kernel and the GCN over global, class and background nodes.
     seed_everything(args.seed, device)
     model = build_model(args, text_embeddings, pseudo.graph, num_classes).to(device)
-    train_set = FeatureSet([train_store], pseudo.targets)
+    train_set = FeatureSet([train_store], pseudo.targets, train_ids)
     test_set = FeatureSet([test_store], test_split.targets(num_classes))
     calibrate(model, train_set, args, device)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], args.lr,
                                   weight_decay=args.weight_decay)
-    run = Run(args, categories, {"weights_sha256": weights_digest(clip_model)})
+    run = Run(args, categories, {"weights_sha256": weights_digest(clip_model), "skipped_images": skipped + skipped_test})
     run.restore(model, optimizer)
 
     for epoch in range(run.next_epoch, args.epochs + 1):
@@ -72,7 +77,7 @@ def main(args: argparse.Namespace) -> Run:
         if epoch >= args.reso_epoch and not args.no_reso and len(train_set.stores) == 1:
             train_set = extend_with_crops(model, train_set, train_images, encoder, num_classes, run.crop_folder,
                                           args, device)
-        loss = train_one_epoch(model, train_set, optimizer, args, device, epoch)
+        loss = train_one_epoch(model, train_set, optimizer, args, device, run)
         seconds = time.perf_counter() - start
         metrics = summarise(predict(model, test_set, args, device)[:, :num_classes], test_set.targets)
         run.finish_epoch({"epoch": epoch, "loss": loss, "images": len(train_set), **metrics},

@@ -29,6 +29,9 @@ def atomic_write(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` and rename it over `path` once it is complete and on disk.
 
     A reader, or a run that is killed or runs out of space, sees the old file or the new one, never a part.
+
+    Raises:
+        OSError: the disk is full or cannot be written; it names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,8 +45,10 @@ def atomic_write(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files private; outputs are for sharing
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
 
 

@@ -41,6 +41,12 @@ class Split(NamedTuple):
             row[classes] = 1
         return targets
 
+    def only(self, image_ids: Sequence[str]) -> Split:
+        """The part of the split that is in `image_ids`, in the order of the file."""
+        wanted = set(image_ids)
+        rows = [row for row, image_id in enumerate(self.image_ids) if image_id in wanted]
+        return Split([self.image_ids[row] for row in rows], [self.labels[row] for row in rows])
+
 
 def read_split_file(path: PathLike, num_classes: int) -> Split:
     """Read image ids and labels; an image without a label is a line with the id alone.

@@ -143,11 +143,13 @@ class FeatureSet:
     Args:
         stores: the training images, then the ReSO crops.
         targets: (n, O) pseudo-labels of all rows.
+        image_ids: what to call the rows in an error message.
     """
 
-    def __init__(self, stores: Sequence[FeatureStore], targets: Tensor) -> None:
+    def __init__(self, stores: Sequence[FeatureStore], targets: Tensor, image_ids: Sequence[str] = ()) -> None:
         self.stores = list(stores)
         self.targets = targets
+        self.image_ids = list(image_ids)
         self._starts = np.cumsum([0] + [len(store) for store in stores])
 
     def __len__(self) -> int:
@@ -162,8 +164,8 @@ class FeatureSet:
         back = torch.from_numpy(np.argsort(order, kind="stable"))
         return Features(*(torch.cat(values)[back] for values in zip(*parts)))
 
-    def batches(self, batch_size: int, generator: Optional[torch.Generator] = None) -> Iterator[Batch]:
-        """All rows once, shuffled by `generator`, or in order without one."""
+    def batches(self, batch_size: int, generator: Optional[torch.Generator] = None, start: int = 0) -> Iterator[Batch]:
+        """All rows once, shuffled by `generator`, or in order without one, from batch `start` on."""
         order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
-        for rows in order.split(batch_size):
+        for rows in order.split(batch_size)[start:]:
             yield Batch(rows, self.features(rows.numpy()), self.targets[rows])

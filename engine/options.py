@@ -26,6 +26,8 @@ def add_data_flags(parser: argparse.ArgumentParser, dataset: Optional[str]) -> N
     group.add_argument("--model_path", help="CLIP weights: OpenAI's archive, a state dict, or safetensors")
     group.add_argument("--feature_root", default="features",
                        help="folder of the frozen encoder's features, shared by all runs")
+    group.add_argument("--skip_unreadable", action="store_true",
+                       help="list images that cannot be read and go on without them, instead of stopping at once")
     group.add_argument("--encode_batch_size", type=int, default=32, help="images a pass of the frozen encoder")
     group.add_argument("--zoom", type=int, metavar="N",
                        help="extension, not in the paper: also score NxN half-size tiles of each test image, at N^2 "

@@ -2,26 +2,45 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import platform
 import random
 import shutil
 import subprocess
+import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from datasets.files import DataError, PathLike, atomic_write, write_json
+from datasets.files import DataError, PathLike, atomic_write, shorten, write_json
 from datasets.registry import DatasetSpec
 from engine.tables import results_table
 
-_FREE_FLAGS = ("output_dir", "config", "resume", "overwrite", "epochs", "device", "num_workers", "feature_root", "zoom")
+_FREE_FLAGS = ("output_dir", "config", "resume", "overwrite", "epochs", "device", "num_workers", "feature_root",
+               "no_feature_store", "skip_unreadable", "zoom")
 """Flags that may differ between the parts of one run: they do not change what an epoch computes."""
 
-_CHECKPOINT_KEYS = {"epoch", "model", "optimizer", "history", "args", "categories"}
+_CHECKPOINT_TYPES = {"epoch": int, "model": dict, "optimizer": dict, "history": list, "progress": dict, "args": dict,
+                     "categories": list, "weights_sha256": str}
+
+_RESULT_FILES = ("checkpoint.pth", "best.pth", "log.txt", "config.json", "result.json")
+
+SAVE_SECONDS = 60
+"""Time between checkpoints within an epoch: on one CPU core an epoch of COCO takes over 20 minutes."""
+
+
+class Progress(NamedTuple):
+    """How far the epoch that is under way has come."""
+
+    batches: int = 0
+    """Batches done."""
+    loss: Tensor = torch.zeros(())
+    """Sum of the losses of their images."""
 
 
 def get_device(name: Optional[str]) -> torch.device:
@@ -56,26 +75,65 @@ def load_checkpoint(path: PathLike) -> Dict[str, Any]:
     """Read a checkpoint of a train script.
 
     Raises:
-        DataError: the file is missing, damaged, or not one.
+        DataError: the file is missing, damaged, or not one; or its weights are not finite.
     """
     if not Path(path).is_file():
         raise DataError(f"{path}: no such checkpoint; a train script leaves checkpoint.pth in its --output_dir")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged archive fails in many ways
-        reason = str(error).splitlines()[0][:100]
+        reason = (str(error).splitlines() or [""])[0][:100]
         raise DataError(f"{path}: not a readable checkpoint ({type(error).__name__}: {reason}); "
                         "it may be truncated, or hold more than tensors") from None
-    if not isinstance(checkpoint, dict) or _CHECKPOINT_KEYS - set(checkpoint):
-        raise DataError(f"{path}: not a checkpoint of a train script")
+    fault = _checkpoint_fault(checkpoint)
+    if fault:
+        raise DataError(f"{path}: not a usable checkpoint of a train script ({fault}); take an earlier one, or train "
+                        "anew with --overwrite")
     return checkpoint
+
+
+def _checkpoint_fault(checkpoint: Any) -> Optional[str]:
+    """What is wrong with the content of a checkpoint, if anything."""
+    if not isinstance(checkpoint, dict):
+        return f"it holds a {type(checkpoint).__name__}"
+    for key, kind in _CHECKPOINT_TYPES.items():
+        if not isinstance(checkpoint.get(key), kind):
+            return f"{key!r} is no {kind.__name__}" if key in checkpoint else f"{key!r} is missing"
+    for name, value in checkpoint["model"].items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            return f"weight {shorten(str(name))} is no tensor"
+        if not torch.isfinite(value).all():
+            return f"weight {shorten(name)} is not finite"
+    for number, record in enumerate(checkpoint["history"], start=1):
+        if not isinstance(record, dict) or record.get("epoch") != number or not isinstance(record.get("mAP"), float):
+            return f"no record of epoch {number}"
+    if checkpoint["epoch"] != len(checkpoint["history"]):
+        return f"{len(checkpoint['history'])} records of {checkpoint['epoch']} epochs"
+    batches, loss = checkpoint["progress"].get("batches"), checkpoint["progress"].get("loss")
+    if not isinstance(batches, int) or batches < 0 or not isinstance(loss, Tensor) or loss.numel() != 1:
+        return "'progress' is not that of an epoch"
+    return None
+
+
+def load_weights(model: torch.nn.Module, checkpoint: Dict[str, Any], path: PathLike) -> None:
+    """Put the weights of the checkpoint that was read from `path` into the model that its flags describe.
+
+    Raises:
+        DataError: they do not fit.
+    """
+    try:
+        model.load_state_dict(checkpoint["model"])
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise DataError(f"{path}: the weights do not fit the model of these flags ({reason})") from None
 
 
 class Run:
     """One training run and its output folder.
 
-    The checkpoint is the truth: it holds the weights, the optimiser and the history of epochs. `best.pth` is
-    written before it and `log.txt` after it, so that a run killed in between repeats the epoch and ends the same.
+    The checkpoint is the truth: it holds the weights, the optimiser, the history of epochs and how far the next epoch
+    has come. `best.pth` is written before it and `log.txt` after it, so that a run killed in between repeats what it
+    did since the checkpoint and ends the same.
 
     Args:
         args: the parsed command line.
@@ -90,46 +148,80 @@ class Run:
         self.facts = facts
         self.history: List[Dict[str, float]] = []
         self.result: Dict[str, Any] = {}
-        if args.overwrite and self.folder.exists():
-            for name in ("checkpoint.pth", "best.pth", "log.txt", "config.json", "result.json"):
+        self.progress = Progress()
+        if args.overwrite:
+            for name in _RESULT_FILES:
                 (self.folder / name).unlink(missing_ok=True)
-            for name in ("reso", "tensorboard"):
-                shutil.rmtree(self.folder / name, ignore_errors=True)
-        self._checkpoint = self._find_checkpoint(args.resume)
+            shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
+        self._source = self._find_source(args.resume)
+        self._checkpoint = self._read_source()
+        if self._source is None or self._source.parent.resolve() != self.folder.resolve():
+            shutil.rmtree(self.crop_folder, ignore_errors=True)  # crops that other weights found
         self.folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in self.folder.glob(".*.part"):  # of a process that was killed while it wrote
+            unfinished.unlink()
         write_json(self.folder / "config.json", {
             "args": self.args, "git_revision": git_revision(), "python": platform.python_version(),
             "torch": torch.__version__, "categories": self.categories, **facts}, indent=1)
         self.writer = SummaryWriter(str(self.folder / "tensorboard"),
                                     purge_step=self._checkpoint["epoch"] + 1 if self._checkpoint else None)
+        self._saved_at = time.monotonic()
 
-    def _find_checkpoint(self, resume: Optional[str]) -> Optional[Dict[str, Any]]:
-        path = self.folder / "checkpoint.pth" if resume is None else Path(resume)
-        if resume is None and not path.exists():
+    def _find_source(self, resume: Optional[str]) -> Optional[Path]:
+        """The checkpoint to go on from. Once a run that was started by --resume has its own, it goes on from that."""
+        own = self.folder / "checkpoint.pth"
+        if resume is None:
+            return own if own.exists() else None
+        resumed_before = own.exists() and load_checkpoint(own)["args"].get("resume") == resume
+        return own if resumed_before else Path(resume)
+
+    def _read_source(self) -> Optional[Dict[str, Any]]:
+        path = self._source
+        if path is None:
             return None
         checkpoint = load_checkpoint(path)
         if checkpoint["categories"] != self.categories:
             raise DataError(f"{path}: trained for other categories ({len(checkpoint['categories'])}, "
                             f"here {len(self.categories)}); check --dataset and --no_backgrounds")
-        changed = [flag for flag, value in checkpoint["args"].items()
-                   if flag not in _FREE_FLAGS and self.args.get(flag, value) != value]
-        if changed:
-            flag = changed[0]
-            raise DataError(f"{path}: made with --{flag} {checkpoint['args'][flag]}, not {self.args[flag]}; choose "
-                            "another --output_dir, or --overwrite the run that is there")
+        advice = "choose another --output_dir, or --overwrite the run that is there"
+        for flag, value in checkpoint["args"].items():
+            if flag not in _FREE_FLAGS and self.args.get(flag, value) != value:
+                raise DataError(f"{path}: made with --{flag} {value}, not {self.args[flag]}; {advice}")
+        for name, value in self.facts.items():
+            if checkpoint.get(name) != value:
+                raise DataError(f"{path}: made with {name} {shorten(str(checkpoint.get(name)))}, not "
+                                f"{shorten(str(value))}; {advice}")
         return checkpoint
 
     def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Load the checkpoint that the run goes on from, if there is one."""
-        if self._checkpoint is None:
+        """Load the checkpoint that the run goes on from, if there is one.
+
+        Raises:
+            DataError: it does not fit the model or the optimiser.
+        """
+        if self._checkpoint is None or self._source is None:
             return
-        model.load_state_dict(self._checkpoint["model"])
-        optimizer.load_state_dict(self._checkpoint["optimizer"])
+        load_weights(model, self._checkpoint, self._source)
+        try:
+            optimizer.load_state_dict(self._checkpoint["optimizer"])
+            fits = all(value.dim() == 0 or value.shape == weight.shape
+                       for weight, state in optimizer.state.items() for value in state.values())
+        except Exception:  # a damaged state fails in many ways
+            fits = False
+        if not fits:
+            raise DataError(f"{self._source}: the state of the optimiser does not fit the model; take an earlier "
+                            "checkpoint, or train anew with --overwrite")
         self.history = self._checkpoint["history"]
-        earlier = Path(self._checkpoint["args"]["output_dir"]) / "reso"
-        if earlier.is_dir() and not self.crop_folder.exists() and self.next_epoch > self.args["reso_epoch"]:
-            shutil.copytree(earlier, self.crop_folder)  # resumed from another run's folder
-        print(f"{self.folder}: going on after epoch {self.history[-1]['epoch']}")
+        self.progress = Progress(**self._checkpoint["progress"])
+        earlier = self._source.parent / self.crop_folder.name
+        begun = self.next_epoch + (self.progress.batches > 0)
+        if earlier.is_dir() and not self.crop_folder.exists() and begun > self.args["reso_epoch"]:
+            copy = self.folder / "crops.part"
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(earlier, copy)
+            copy.rename(self.crop_folder)
+        within = f" and {self.progress.batches} batches" if self.progress.batches else ""
+        print(f"{self.folder}: going on after epoch {len(self.history)}{within}")
 
     @property
     def crop_folder(self) -> Path:
@@ -146,15 +238,32 @@ class Run:
         """The epoch with the highest test mAP; the first of them if several share it."""
         return max(self.history, key=lambda record: record["mAP"])
 
+    @property
+    def save_is_due(self) -> bool:
+        """Whether the last checkpoint is more than `SAVE_SECONDS` old."""
+        return time.monotonic() - self._saved_at > SAVE_SECONDS
+
+    def save_within_epoch(self, progress: Progress, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Save the epoch that is under way, so that a run stopped in it goes on behind this batch."""
+        self._save(("checkpoint.pth",), progress, model, optimizer)
+
+    def _save(self, names: Sequence[str], progress: Progress, model: torch.nn.Module,
+              optimizer: torch.optim.Optimizer) -> None:
+        buffer = io.BytesIO()
+        torch.save({"epoch": len(self.history), "model": model.state_dict(), "optimizer": optimizer.state_dict(),
+                    "history": self.history, "progress": progress._asdict(), "args": self.args,
+                    "categories": self.categories, **self.facts}, buffer)
+        for name in names:
+            with atomic_write(self.folder / name, "wb") as file:
+                file.write(buffer.getbuffer())
+        self._saved_at = time.monotonic()
+
     def finish_epoch(self, record: Dict[str, float], timing: Dict[str, float], model: torch.nn.Module,
                      optimizer: torch.optim.Optimizer) -> None:
         """Save the epoch: checkpoints, a line of log.txt, TensorBoard events, a line on the screen."""
         self.history.append(record)
-        state = {"epoch": record["epoch"], "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                 "history": self.history, "args": self.args, "categories": self.categories, **self.facts}
-        for name in ("best.pth", "checkpoint.pth")[self.best is not record:]:
-            with atomic_write(self.folder / name, "wb") as file:
-                torch.save(state, file)
+        self.progress = Progress()
+        self._save(("best.pth", "checkpoint.pth")[self.best is not record:], self.progress, model, optimizer)
         self._write_log({**record, **timing})
         for name, value in {**record, **timing}.items():
             self.writer.add_scalar(name, value, record["epoch"])

@@ -3,16 +3,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from datasets.files import DataError
 from datasets.images import read_image
 from datasets.split_file import ImageList
 from engine.features import FeatureSet, FeatureStore, extract_features
+from engine.interruption import held_signals
+from engine.run import Progress, Run
 from models.bac_gcn import BACGCN
 from models.encoder import Features, FrozenEncoder
 from models.gcn import CLIPGCN
@@ -55,19 +58,63 @@ def calibrate(model: BACGCN, data: FeatureSet, args: argparse.Namespace, device:
 
 
 def train_one_epoch(model: BACGCN, data: FeatureSet, optimizer: torch.optim.Optimizer, args: argparse.Namespace,
-                    device: torch.device, epoch: int) -> float:
-    """One pass over the training set in an order that depends on the seed and the epoch alone; the mean loss."""
+                    device: torch.device, run: Run) -> float:
+    """One pass over the training set, or the rest of it where the run stopped within the epoch; the mean loss.
+
+    The order depends on the seed and the epoch alone. A stop signal waits for the end of its batch; then the run is
+    saved and stops. So it is every minute, without the stop.
+
+    Raises:
+        DataError: a loss or a weight is not finite; names the images of the batch.
+    """
     model.train()
-    generator = torch.Generator().manual_seed(args.seed * 100_003 + epoch)
-    total = torch.zeros((), device=device)
-    for batch in data.batches(args.batch_size, generator):
-        inputs = model_inputs(batch.features, not args.no_masked_globals, device)
-        loss = pseudo_label_loss(model(*inputs).logits, batch.targets.to(device), args.loss)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.detach() * len(batch.rows)
+    generator = torch.Generator().manual_seed(args.seed * 100_003 + run.next_epoch)
+    count, total = run.progress.batches, run.progress.loss.to(device)
+    unchecked: List[Tuple[Tensor, Tensor]] = []
+    interval = 1 if device.type == "cpu" else CHECK_BATCHES
+    last = -(-len(data) // args.batch_size)
+    with held_signals() as received:
+        for count, batch in enumerate(data.batches(args.batch_size, generator, start=count), start=count + 1):
+            inputs = model_inputs(batch.features, not args.no_masked_globals, device)
+            loss = pseudo_label_loss(model(*inputs).logits, batch.targets.to(device), args.loss)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total = total + loss.detach() * len(batch.rows)
+            unchecked.append((batch.rows, loss.detach()))
+            if received:
+                break
+            save = run.save_is_due
+            if save or count == last or len(unchecked) == interval:
+                _check_finite(model, unchecked, data, run.next_epoch)
+                unchecked.clear()
+            if save:
+                run.save_within_epoch(Progress(count, total.cpu()), model, optimizer)
+        if received:
+            _check_finite(model, unchecked, data, run.next_epoch)
+            run.save_within_epoch(Progress(count, total.cpu()), model, optimizer)
     return float(total) / len(data)
+
+
+CHECK_BATCHES = 16
+"""Batches between two looks at the losses on an accelerator, which has to be waited for; on the CPU each is looked at."""
+
+
+def _check_finite(model: BACGCN, batches: List[Tuple[Tensor, Tensor]], data: FeatureSet, epoch: int) -> None:
+    """Raise DataError if a loss of the (rows, loss) `batches` is not finite, or else a weight after the last of them."""
+    if not batches:
+        return
+    losses = torch.stack([loss for _, loss in batches]).cpu()
+    bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
+    if bad:
+        rows, what = batches[bad[0]][0], f"the loss is {float(losses[bad[0]])}"
+    elif all(torch.isfinite(weight).all() for weight in model.parameters()):
+        return
+    else:
+        rows, what = batches[-1][0], "a weight is no longer finite"
+    names = " ".join(data.image_ids[row] if data.image_ids else str(row) for row in rows.tolist())
+    raise DataError(f"epoch {epoch}: {what}; nothing of it is saved. Lower --lr, or look at the captions and the images "
+                    f"of this batch: {names}")
 
 
 @torch.no_grad()
@@ -82,6 +129,8 @@ def predict(model: BACGCN, data: FeatureSet, args: argparse.Namespace, device: t
 def mine_crops(model: BACGCN, store: FeatureStore, images: ImageList, targets: Tensor, num_classes: int,
                size: int, args: argparse.Namespace, device: torch.device, folder: Path) -> List[Crop]:
     """ReSO: cut the small pseudo-positive regions out of the training images into `folder`, index last.
+
+    Crops that are there from before a stop are the same and are kept.
 
     Args:
         model: the model after the plain epochs; its kernel makes the maps.
@@ -100,10 +149,12 @@ def mine_crops(model: BACGCN, store: FeatureStore, images: ImageList, targets: T
         opened: Dict[int, Image.Image] = {}
         for region in small_regions(maps, positive, store.grid, args.gamma, args.epsilon, args.crop_min_side):
             row = int(batch.rows[region.image])
-            if row not in opened:
-                opened = {row: read_image(images.path(row))}
             name = f"{images.image_ids[row].replace('/', '__')}_{region.category:02d}"
-            save_crop(opened[row], region.box, size, folder / f"{name}.jpg")
+            path = folder / f"{name}.jpg"
+            if not path.exists():
+                if row not in opened:
+                    opened = {row: read_image(images.path(row))}
+                save_crop(opened[row], region.box, size, path)
             crops.append(Crop(name, images.image_ids[row], region.category, region.area, list(region.box)))
     write_index(folder, crops)
     return crops
@@ -127,4 +178,4 @@ def extend_with_crops(model: BACGCN, data: FeatureSet, images: ImageList, encode
                            torch.tensor([crop.category for crop in crops]), num_classes, args.crop_labels)
     crop_images = ImageList(folder, [crop.file for crop in crops], images.transform)
     crop_store = extract_features(encoder, crop_images, "crops", args)
-    return FeatureSet([store, crop_store], torch.cat([data.targets, targets]))
+    return FeatureSet([store, crop_store], torch.cat([data.targets, targets]), images.image_ids + crop_images.image_ids)

@@ -1,0 +1,66 @@
+"""Images that cannot be read are found before the long work starts, once for each list of images."""
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+from pathlib import Path
+from typing import List, NamedTuple, Sequence
+
+from filelock import FileLock
+
+from datasets.files import DataError, PathLike, read_json, shorten, write_json
+from datasets.images import read_image
+from datasets.split_file import ImageList, find_unreadable
+
+
+class Readable(NamedTuple):
+    """The images of a list, in its order."""
+
+    image_ids: List[str]
+    skipped: List[str]
+    """Those that cannot be read; empty without `--skip_unreadable`."""
+
+
+def readable(image_ids: Sequence[str], img_root: PathLike, args: argparse.Namespace) -> Readable:
+    """Decode every image once, unless these very files were checked before; the outcome is kept in `--feature_root`.
+
+    Args:
+        image_ids: ids of a split file.
+        img_root: where its images are.
+        args: `--skip_unreadable`, `--feature_root` and `--num_workers`.
+
+    Raises:
+        DataError: images cannot be read, and `--skip_unreadable` was not given; or it was and none can be read. The
+            reasons are printed, a line an image.
+    """
+    images = ImageList(img_root, image_ids, read_image)
+    outcome = Path(args.feature_root) / "checked" / f"{_digest(images)}.json"
+    outcome.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{outcome}.lock"):  # of several processes one checks
+        if not outcome.exists():
+            write_json(outcome, dict(find_unreadable(images, max(1, args.num_workers), progress=True)), indent=1)
+    reasons = read_json(outcome)
+    for image_id in reasons:
+        print(f"{shorten(image_id)}: {reasons[image_id]}")
+    if reasons:
+        summary = f"{img_root}: {len(reasons):,} of {len(images):,} images cannot be read (listed above)"
+        if not args.skip_unreadable:
+            raise DataError(f"{summary}; mend them, or go on without them by --skip_unreadable")
+        if len(reasons) == len(images):
+            raise DataError(f"{summary}; nothing is left to go on with")
+        print(f"{summary}; going on without them", flush=True)
+    return Readable([image_id for image_id in images.image_ids if image_id not in reasons], list(reasons))
+
+
+def _digest(images: ImageList) -> str:
+    """Changes with the list, the folder, and the size or the time of any file."""
+    digest = hashlib.sha256()
+    for row, image_id in enumerate(images.image_ids):
+        try:
+            path = os.path.abspath(images.path(row))
+            state = os.stat(path)
+            digest.update(f"{path} {state.st_size} {state.st_mtime_ns}\n".encode())
+        except (DataError, OSError):
+            digest.update(f"{image_id} is missing\n".encode())
+    return digest.hexdigest()[:16]
