@@ -53,5 +53,5 @@ def filter_captions(spec: DatasetSpec, caption_root: PathLike, output_root: Path
     if scores:
         from datasets.captions.scores import score_images  # numpy and scipy, which labels alone do not need
 
-        write_scores(folder, names, score_images(names, len(spec.categories)))
+        write_scores(folder, names, score_images(captions, names, len(spec.categories), matcher))
     return len(captions)

@@ -38,6 +38,11 @@ class CategoryMatcher:
             named = memory[caption] = self._name(caption, is_recaption)
         return named
 
+    def singular_words(self, caption: str) -> List[str]:
+        """The words of a caption in the singular, with its punctuation."""
+        singular = self._singular
+        return [singular[token] for token in tokenise(caption)]
+
     def _name(self, caption: str, is_recaption: bool) -> Categories:
         tokens = tokenise(caption)
         singular = self._singular
