@@ -1,54 +1,33 @@
-"""The feature store: what the frozen encoder says of each image, computed once and shared by all runs."""
+"""What the frozen encoder says of each image: computed once, stored, shared by all runs, and read in batches."""
 from __future__ import annotations
 
 import argparse
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from datasets.files import DataError, PathLike, read_json, write_json
 from datasets.split_file import ImageList
+from engine.feature_store import (
+    FeatureStore,
+    PackedFeatures,
+    StoreWriter,
+    format_bytes,
+    is_complete,
+    owned,
+    pack,
+    store_arrays,
+    unpack,
+)
 from models.encoder import Features, FrozenEncoder
-
-CHUNK_BATCHES = 16
-"""Batches between two records of progress: what a killed extraction computes again."""
-
-
-class FeatureStore:
-    """Features of a list of images in memory-mapped fp16 files; reading touches only the rows asked for.
-
-    A store is a folder with `patch_embeddings.npy` (n, N, D), `global_embeddings.npy` (n, 3, D) and `store.json`,
-    which says what the features were made of and how many rows are done.
-    """
-
-    def __init__(self, folder: PathLike) -> None:
-        self.folder = Path(folder)
-        self.meta: Dict[str, Any] = read_json(self.folder / "store.json")
-        self._arrays = [np.load(self.folder / f"{field}.npy", mmap_mode="r") for field in Features._fields]
-
-    def __len__(self) -> int:
-        return len(self._arrays[0])
-
-    @property
-    def grid(self) -> Tuple[int, int]:
-        """Rows and columns of the patch grid."""
-        return tuple(self.meta["grid"])
-
-    def plain_globals(self) -> Tensor:
-        """The [cls] embeddings of the unmasked images, (n, D) in float32."""
-        return torch.from_numpy(self._arrays[1][:, 0].astype(np.float32))
-
-    def __getitem__(self, rows: Sequence[int]) -> Features:
-        """The features of some rows, in their order, as float32."""
-        return Features(*(torch.from_numpy(array[rows].astype(np.float32)) for array in self._arrays))
 
 
 def weights_digest(model: torch.nn.Module) -> str:
@@ -60,71 +39,112 @@ def weights_digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def extract_features(encoder: FrozenEncoder, images: ImageList, what: str, args: argparse.Namespace) -> FeatureStore:
+def extract_features(encoder: FrozenEncoder, images: ImageList, what: str,
+                     args: argparse.Namespace) -> Union[FeatureStore, LiveFeatures]:
     """Open the store of `images` under `--feature_root`, computing what it still lacks.
 
-    The folder's name is a digest of the weights, the preprocessing, the masks and the image list, so a store is
-    never read for anything else. A killed run goes on from the last finished chunk.
+    The folder's name is a digest of the weights, the preprocessing, the masks, the image list and the files' sizes,
+    so a store is never read for anything else. A killed run goes on from the last finished chunk. Of several runs
+    that need the same store one computes it and the others wait.
 
     Args:
         encoder: the frozen encoder.
         images: gives `(image, index)`, squashed to one size.
         what: "train", "test" or "crops", for the progress bar.
-        args: `--feature_root`, `--encode_batch_size` (which can change the last bits of the features, not the
-            store's name) and `--num_workers`.
+        args: `--feature_root`, `--patch_dtype`, `--no_feature_store`, `--num_workers` and `--encode_batch_size`
+            (which can change the last bits of the features, not the store's name).
+
+    Raises:
+        DataError: there is no room, or an image cannot be read.
     """
-    meta = {
-        "weights": weights_digest(encoder.clip), "transform": repr(images.transform),
-        "mask_share": encoder.mask_share, "mask_threshold": encoder.mask_threshold,
-        "attention_layer": encoder.attention_layer,
-        "images": hashlib.sha256("\n".join(f"{image_id} {images.path(row).stat().st_size}" for row, image_id
-                                           in enumerate(images.image_ids)).encode()).hexdigest(),
-    }
-    key = hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:16]
-    folder = Path(args.feature_root) / key
-    progress_file = folder / "store.json"
-    done = read_json(progress_file)["done"] if progress_file.exists() else 0
-    if done < len(images):
-        _fill(encoder, images, folder, meta, done, what, args)
+    if args.no_feature_store:
+        return LiveFeatures(encoder, images, args)
+    meta = _describe(encoder, images, args.patch_dtype)
+    folder = Path(args.feature_root) / hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:16]
+    if not is_complete(folder):
+        with owned(folder):
+            if not is_complete(folder):
+                _fill(encoder, images, folder, meta, what, args)
     return FeatureStore(folder)
 
 
-def _fill(encoder: FrozenEncoder, images: ImageList, folder: Path, meta: Dict[str, Any], done: int, what: str,
+def _describe(encoder: FrozenEncoder, images: ImageList, patch_dtype: str) -> Dict[str, Any]:
+    """Everything that the stored features depend on."""
+    listed = "\n".join(f"{image_id} {images.path(row).stat().st_size}" for row, image_id in enumerate(images.image_ids))
+    return {
+        "weights": weights_digest(encoder.clip.visual), "transform": repr(images.transform),
+        "mask_share": encoder.mask_share, "mask_threshold": encoder.mask_threshold,
+        "attention_layer": encoder.attention_layer, "patch_dtype": patch_dtype,
+        "images": hashlib.sha256(listed.encode()).hexdigest(),
+    }
+
+
+def _fill(encoder: FrozenEncoder, images: ImageList, folder: Path, meta: Dict[str, Any], what: str,
           args: argparse.Namespace) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     device = next(encoder.clip.parameters()).device
-    loader = DataLoader(Subset(images, range(done, len(images))), args.encode_batch_size,
-                        num_workers=min(args.num_workers, os.cpu_count() or 1), pin_memory=device.type == "cuda")
-    arrays: Optional[List[np.ndarray]] = None
-    with tqdm(total=len(images), initial=done, desc=f"features ({what})", unit="image") as bar:
-        for number, (batch, rows) in enumerate(loader, start=1):
-            features = encoder(batch.to(device, non_blocking=True))
-            if arrays is None:
-                arrays = [_open(folder / f"{field}.npy", (len(images), *values.shape[1:]))
-                          for field, values in zip(Features._fields, features)]
-                side = encoder.clip.visual.patch_size
-                meta = {**meta, "grid": [batch.shape[-2] // side, batch.shape[-1] // side]}
-            for array, values in zip(arrays, features):
-                array[rows[0]:rows[-1] + 1] = values.cpu().numpy()
-            done = int(rows[-1]) + 1
-            bar.update(len(batch))
-            if number % CHUNK_BATCHES == 0 or done == len(images):
-                for array in arrays:
-                    array.flush()
-                write_json(folder / "store.json", {**meta, "done": done})
+    grid = encoder.clip.visual.grid(*images[0][0].shape[-2:])
+    arrays = store_arrays(len(images), grid[0] * grid[1], encoder.clip.embed_dim, args.patch_dtype)
+    size = sum(spec.nbytes for spec in arrays.values())
+    print(f"features ({what}): {len(images):,} images x {format_bytes(size / len(images))} = {format_bytes(size)} "
+          f"in {folder}", flush=True)
+    with StoreWriter(folder, arrays) as writer:
+        chunks = writer.chunks_to_do()
+        batches = [chunk[start:start + args.encode_batch_size]
+                   for chunk in chunks for start in range(0, len(chunk), args.encode_batch_size)]
+        loader = DataLoader(images, batch_sampler=list(map(list, batches)), num_workers=_workers(args),
+                            pin_memory=device.type == "cuda")
+        with tqdm(total=len(images), initial=len(images) - sum(map(len, chunks)), desc=f"features ({what})",
+                  unit="image") as bar:
+            for rows, (batch, _) in zip(batches, loader):
+                writer.write(rows, pack(encoder(batch.to(device, non_blocking=True)), args.patch_dtype))
+                bar.update(len(rows))
+    writer.finish({**meta, "grid": grid})
 
 
-def _open(path: Path, shape: Tuple[int, ...]) -> np.ndarray:
-    """Open the array for writing, making it where it is not there with this shape."""
-    if path.exists():
-        array = np.load(path, mmap_mode="r+")
-        if array.shape == shape:
-            return array
-    try:
-        return np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-    except OSError as error:
-        raise DataError(f"{path}: cannot make room for the features ({error.strerror}); "
-                        "free some disk or choose another --feature_root") from None
+def _workers(args: argparse.Namespace) -> int:
+    return min(args.num_workers, os.cpu_count() or 1)
+
+
+class LiveFeatures:
+    """`--no_feature_store`: the same features, computed again whenever they are asked for.
+
+    Args:
+        encoder: the frozen encoder.
+        images: gives `(image, index)`, squashed to one size.
+        args: `--encode_batch_size` and `--num_workers`, here threads that decode images.
+    """
+
+    def __init__(self, encoder: FrozenEncoder, images: ImageList, args: argparse.Namespace) -> None:
+        self.encoder = encoder
+        self.images = images
+        self.batch_size = args.encode_batch_size
+        self._decoders = ThreadPoolExecutor(max(1, _workers(args)))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def grid(self) -> Tuple[int, int]:
+        """Rows and columns of the patch grid."""
+        return self.encoder.clip.visual.grid(*self.images[0][0].shape[-2:])
+
+    def plain_globals(self) -> Tensor:
+        """The [cls] embeddings of the unmasked images, (n, D) in float32."""
+        batches = torch.arange(len(self)).split(self.batch_size)
+        return torch.cat([self[rows.numpy()].global_embeddings[:, 0].cpu() for rows in batches])
+
+    def read(self, rows: Sequence[int]) -> PackedFeatures:
+        """The features of some rows, in their order, rounded as a store would."""
+        device = next(self.encoder.clip.parameters()).device
+        parts = []
+        for start in range(0, len(rows), self.batch_size):
+            decoded = self._decoders.map(self.images.__getitem__, map(int, rows[start:start + self.batch_size]))
+            parts.append(pack(self.encoder(torch.stack([image for image, _ in decoded]).to(device)), "fp16"))
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def __getitem__(self, rows: Sequence[int]) -> Features:
+        """The features of some rows, in their order, as float32."""
+        return unpack(self.read(rows))
 
 
 class Batch(NamedTuple):
@@ -146,7 +166,8 @@ class FeatureSet:
         image_ids: what to call the rows in an error message.
     """
 
-    def __init__(self, stores: Sequence[FeatureStore], targets: Tensor, image_ids: Sequence[str] = ()) -> None:
+    def __init__(self, stores: Sequence[Union[FeatureStore, LiveFeatures]], targets: Tensor,
+                 image_ids: Sequence[str] = ()) -> None:
         self.stores = list(stores)
         self.targets = targets
         self.image_ids = list(image_ids)
@@ -159,13 +180,25 @@ class FeatureSet:
         """Features of `rows`, in their order."""
         owner = np.searchsorted(self._starts, rows, side="right") - 1
         order = np.argsort(owner, kind="stable")
-        parts = [store[rows[owner == number] - self._starts[number]]
+        parts = [store.read(rows[owner == number] - self._starts[number])
                  for number, store in enumerate(self.stores) if (owner == number).any()]
         back = torch.from_numpy(np.argsort(order, kind="stable"))
-        return Features(*(torch.cat(values)[back] for values in zip(*parts)))
+        return unpack({name: torch.cat([part[name] for part in parts])[back] for name in parts[0]})
 
     def batches(self, batch_size: int, generator: Optional[torch.Generator] = None, start: int = 0) -> Iterator[Batch]:
-        """All rows once, shuffled by `generator`, or in order without one, from batch `start` on."""
+        """All rows once, shuffled by `generator`, or in order without one, from batch `start` on.
+
+        The next batches are read meanwhile.
+        """
         order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
-        for rows in order.split(batch_size)[start:]:
-            yield Batch(rows, self.features(rows.numpy()), self.targets[rows])
+        with ThreadPoolExecutor(1) as reader:
+            ahead: List[Tuple[Tensor, Any]] = []
+            for rows in order.split(batch_size)[start:]:
+                ahead.append((rows, reader.submit(self.features, rows.numpy())))
+                if len(ahead) > 2:
+                    yield self._batch(*ahead.pop(0))
+            for rows, features in ahead:
+                yield self._batch(rows, features)
+
+    def _batch(self, rows: Tensor, features: Any) -> Batch:
+        return Batch(rows, features.result(), self.targets[rows])

@@ -7,6 +7,7 @@ from typing import List, Optional
 from datasets.files import DataError, read_json
 from datasets.pseudo_labels import LABEL_KINDS
 from datasets.registry import DATASETS, get_dataset
+from engine.feature_store import PATCH_DTYPES
 from models.bac_gcn import LOGITS
 from models.graph import ADJACENCIES, NORMALISATIONS
 from models.losses import LOSSES
@@ -26,6 +27,10 @@ def add_data_flags(parser: argparse.ArgumentParser, dataset: Optional[str]) -> N
     group.add_argument("--model_path", help="CLIP weights: OpenAI's archive, a state dict, or safetensors")
     group.add_argument("--feature_root", default="features",
                        help="folder of the frozen encoder's features, shared by all runs")
+    group.add_argument("--patch_dtype", choices=PATCH_DTYPES, default="fp16",
+                       help="of the stored patch embeddings; int8 takes half of the disk")
+    group.add_argument("--no_feature_store", action="store_true",
+                       help="store nothing: encode the images again in every epoch, for want of disk")
     group.add_argument("--skip_unreadable", action="store_true",
                        help="list images that cannot be read and go on without them, instead of stopping at once")
     group.add_argument("--encode_batch_size", type=int, default=32, help="images a pass of the frozen encoder")
