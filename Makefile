@@ -1,5 +1,6 @@
 # make demo   the whole method on the embedded default
 # make test   the tests, with coverage
+# make test-transformers   captioning by transformers, in an environment of its own
 # Both make the virtual environment where it is missing. PYTHON chooses the interpreter.
 PYTHON ?= python3
 VENV := .venv
@@ -21,6 +22,16 @@ test: $(VENV)/.installed lint
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
+
+.venv-transformers/.installed: tests/requirements-transformers.txt
+	$(PYTHON) -m venv .venv-transformers
+	.venv-transformers/bin/python -m pip install --quiet --upgrade pip
+	.venv-transformers/bin/python -m pip install --quiet -r tests/requirements-transformers.txt
+	touch $@
+
+# transformers' BLIP-2 and LAVIS need different versions of transformers.
+test-transformers: .venv-transformers/.installed
+	.venv-transformers/bin/python -m pytest tests/test_captioner.py tests/test_captioning.py tests/test_caption_script.py
 
 clean:
 	rm -rf $(VENV) .venv-transformers runs features
