@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from datasets.files import PathLike, atomic_write
 
-BLUE, ORANGE, GREEN, PINK, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a8f98"
+BLUE, ORANGE, GREEN, PINK, SKY, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a8f98"
 """Colours that stay apart for colour-blind readers and in grey print (Okabe and Ito)."""
-SERIES = (BLUE, ORANGE, GREEN, PINK, "#56b4e9", "#e69f00")
+SERIES = (BLUE, ORANGE, GREEN, PINK, SKY, "#e69f00")
 HEAT = "inferno"
 """Colour map of similarity maps: brightness alone tells the order."""
 SHARES = "Blues"
@@ -28,7 +28,7 @@ STYLE: Dict[str, Any] = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "axes.edgecolor": "#444444",
     "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2.5, "ytick.major.size": 2.5,
     "axes.grid": False, "grid.color": "#dddddd", "grid.linewidth": 0.5, "lines.linewidth": 1.6,
-    "legend.frameon": False, "figure.constrained_layout.use": True, "figure.dpi": 100,
+    "legend.frameon": False, "figure.dpi": 100,
     "pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "bac-gcn", "path.simplify": True,
 }
 """Type of 7 and 8 points, to be set at page width without scaling; letters stay letters in the PDF."""
@@ -62,7 +62,7 @@ def graph_figure(graph: np.ndarray, categories: Sequence[str], num_classes: int)
     count = len(categories)
     with paper_style():
         side = min(max(0.125 * count + 1.2, 3.2), 13.0)
-        figure = Figure(figsize=(side, side * 0.94))
+        figure = Figure(figsize=(side, side * 0.94), layout="constrained")
         axes = figure.add_subplot()
         picture = axes.imshow(graph, cmap=SHARES, vmin=0, vmax=1, interpolation="nearest")
         type_size = min(7.0, 0.72 * 72 * (side - 1.2) / count)

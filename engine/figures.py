@@ -13,10 +13,10 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
-from datasets.plotting import BLUE, GREEN, GREY, HEAT, ORANGE, PAGE, SERIES, paper_style
+from datasets.plotting import BLUE, GREEN, GREY, HEAT, ORANGE, PAGE, SERIES, SKY, paper_style
 from engine.predictor import VIEWS, MaskedViews
 
-VIEW_TITLES = dict(zip(VIEWS, ("original", "$M_H$: attended patches", "$M_{H^c}$: the others")))
+VIEW_TITLES = dict(zip(VIEWS, ("original", "$M_H$: the attended patches", "$M_{H^c}$: the others")))
 LONGEST_SIDE = 640
 """Pixels of a photo in a figure: 300 dpi at a third of the page."""
 
@@ -63,47 +63,71 @@ def overlay(photo: Image.Image, similarity: Tensor, strength: float = 0.6) -> np
     return (strength * colours + (1 - strength) * grey).round().clip(0, 255).astype(np.uint8)
 
 
+class _Page:
+    """A figure laid out from top to bottom in inches: pictures and bars keep their sizes, whatever the labels need."""
+
+    GAP = 0.12
+
+    def __init__(self, height: float, columns: int) -> None:
+        self.figure = Figure(figsize=(PAGE, height))
+        self.height = height
+        self.column_width = self.width_of(columns)
+        self._top = 0.0
+
+    @classmethod
+    def width_of(cls, columns: int) -> float:
+        """Width of one of so many columns."""
+        return (PAGE - cls.GAP * (columns - 1)) / columns
+
+    def skip(self, inches: float) -> None:
+        """Leave room."""
+        self._top += inches
+
+    def axes(self, column: int, height: float, indent: float = 0.0) -> Axes:
+        """Axes at the current height in a column, its left part of `indent` inches left free."""
+        left, width = column * (self.column_width + self.GAP) + indent, self.column_width - indent
+        return self.figure.add_axes((left / PAGE, 1 - (self._top + height) / self.height, width / PAGE,
+                                     height / self.height))
+
+
 def masks_figure(photos: Sequence[MaskedViews], categories: Sequence[str], num_classes: int) -> Figure:
     """The photo, M_H and M_Hc, each with CLIP's five highest logits (paper Fig. 3). One row a photo."""
+    title, bars, between, legend, names = 0.22, 0.72, 0.2, 0.25, 0.85
     with paper_style():
-        heights = [PAGE / 3 * _aspect(views.pictures[0]) for views in photos]
-        bars = 0.95
-        figure = Figure(figsize=(PAGE, sum(heights) + bars * len(photos) + 0.35))
-        grid = figure.add_gridspec(2 * len(photos), 3,
-                                   height_ratios=[part for height in heights for part in (height, bars)])
-        for row, views in enumerate(photos):
+        heights = [_Page.width_of(3) * views.pictures[0].shape[0] / views.pictures[0].shape[1] for views in photos]
+        page = _Page(title + sum(heights) + (0.06 + bars + between) * len(photos) + legend, columns=3)
+        page.skip(title)
+        for row, (views, height) in enumerate(zip(photos, heights)):
             tops = [top_scores(logits, categories, num_classes) for logits in views.logits]
             low = min(score.value for top in tops for score in top)
             high = max(score.value for top in tops for score in top)
-            for column, (view, picture, top) in enumerate(zip(VIEWS, views.pictures, tops)):
-                axes = _picture(figure.add_subplot(grid[2 * row, column]), picture)
+            for column, (view, picture) in enumerate(zip(VIEWS, views.pictures)):
+                axes = _picture(page.axes(column, height), picture)
                 if row == 0:
                     axes.set_title(VIEW_TITLES[view])
-                _score_bars(figure.add_subplot(grid[2 * row + 1, column]), top, low, high)
-        _kind_legend(figure)
-    return figure
+            page.skip(height + 0.06)
+            for column, top in enumerate(tops):
+                _score_bars(page.axes(column, bars, indent=names), top, low, high)
+            page.skip(bars + between)
+        page.figure.legend(handles=[Patch(color=BLUE, label="class"), Patch(color=ORANGE, label="background")],
+                           loc="lower center", ncols=2)
+    return page.figure
 
 
 def _score_bars(axes: Axes, scores: Sequence[Score], low: float, high: float) -> None:
     """Bars from a little below `low`: CLIP's logits share a large offset that would hide what differs."""
-    base = low - 0.25 * (high - low)
+    base = low - 0.25 * max(high - low, 1e-6)
     places = range(len(scores))
     axes.barh(places, [score.value - base for score in scores], left=base, height=0.74,
               color=[BLUE if score.is_class else ORANGE for score in scores])
     axes.set_yticks(places, [score.name for score in scores])
     for place, score in zip(places, scores):
-        axes.text(score.value, place, f" {score.value:.1f}", va="center", fontsize=6.5)
-    axes.set_xlim(base, high + 0.22 * (high - base))
+        axes.text(score.value, place, f" {round(score.value, 1) + 0.0:.1f}", va="center", fontsize=6.5)
+    axes.set_xlim(base, high + 0.3 * (high - base))
     axes.invert_yaxis()
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-
-
-def _kind_legend(figure: Figure) -> None:
-    handles = [Patch(color=BLUE, label="class"),
-               Patch(color=ORANGE, label="background")]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
 
 
 class MappedPhoto(NamedTuple):
@@ -116,7 +140,7 @@ class MappedPhoto(NamedTuple):
     """Category to BAC-GCN's probability."""
 
 
-def maps_figure(photos: Sequence[MappedPhoto], classes: Sequence[str], columns: int = 5) -> Figure:
+def maps_figure(photos: Sequence[MappedPhoto], classes: Sequence[str], columns: int = 6) -> Figure:
     """Similarity maps of classes and backgrounds over photos (paper Fig. 5).
 
     Args:
@@ -124,22 +148,21 @@ def maps_figure(photos: Sequence[MappedPhoto], classes: Sequence[str], columns: 
         classes: names of the classes; the titles of backgrounds have another colour.
         columns: pictures in a row, the photo itself included.
     """
+    title, between = 0.2, 0.06
     with paper_style():
-        blocks = [-(-(1 + len(photo.maps)) // columns) for photo in photos]
-        heights = [PAGE / columns * _aspect(np.asarray(photo.photo)) + 0.2
-                   for photo, rows in zip(photos, blocks) for _ in range(rows)]
-        figure = Figure(figsize=(PAGE, sum(heights) + 0.1))
-        grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
-        first_row = 0
-        for photo, rows in zip(photos, blocks):
-            _picture(figure.add_subplot(grid[first_row, 0]), np.asarray(photo.photo)).set_title("photo")
-            for number, (category, similarity) in enumerate(photo.maps.items(), start=1):
-                row, column = divmod(number, columns)
-                axes = _picture(figure.add_subplot(grid[first_row + row, column]), overlay(photo.photo, similarity))
-                axes.set_title(f"{category}  {photo.scores[category]:.2f}",
-                               color=BLUE if category in classes else ORANGE)
-            first_row += rows
-    return figure
+        heights = [_Page.width_of(columns) * photo.photo.height / photo.photo.width for photo in photos]
+        rows = [-(-(1 + len(photo.maps)) // columns) for photo in photos]
+        page = _Page(sum(count * (title + height + between) for count, height in zip(rows, heights)), columns)
+        for photo, height in zip(photos, heights):
+            pictures = [("photo", "black", np.asarray(photo.photo))]
+            pictures += [(f"{name}  {photo.scores[name]:.2f}", BLUE if name in classes else ORANGE,
+                          overlay(photo.photo, similarity)) for name, similarity in photo.maps.items()]
+            for number, (text, colour, pixels) in enumerate(pictures):
+                if number % columns == 0:
+                    page.skip(title if number == 0 else height + between + title)
+                _picture(page.axes(number % columns, height), pixels).set_title(text, color=colour, pad=3)
+            page.skip(height + between)
+    return page.figure
 
 
 def curves_figure(curves: Dict[str, List[List[Tuple[int, float]]]], zero_shot: Optional[float],
@@ -152,15 +175,17 @@ def curves_figure(curves: Dict[str, List[List[Tuple[int, float]]]], zero_shot: O
         crops_from: the first epoch that trains on ReSO's crops.
     """
     with paper_style():
-        figure = Figure(figsize=(PAGE * 0.62, 2.7))
+        figure = Figure(figsize=(PAGE * 0.62, 2.9), layout="constrained")
         axes = figure.add_subplot()
-        for colour, (name, runs) in zip(SERIES, curves.items()):
+        for number, (colour, (name, runs)) in enumerate(zip(SERIES, curves.items())):
             last = min(run[-1][0] for run in runs)
             epochs = [epoch for epoch, _ in runs[0] if epoch <= last]
             values = np.array([[value for epoch, value in run if epoch <= last] for run in runs])
             mean = values.mean(axis=0)
-            label = name if len(runs) == 1 else f"{name} (mean of {len(runs)} seeds)"
-            axes.plot(epochs, mean, color=colour, marker="o", markersize=3, label=f"{label}: {mean[-1]:.1f}")
+            label = name if len(runs) == 1 else f"{name}, mean of {len(runs)} seeds"
+            # The first line lies narrow over the others, so that where lines coincide both are seen.
+            axes.plot(epochs, mean, color=colour, linewidth=1.4 + 1.6 * number, marker="o", markersize=3 + number,
+                      zorder=3 - 0.1 * number, label=f"{label}: {mean[-1]:.1f}")
             if len(runs) > 1:
                 spread = values.std(axis=0, ddof=1)
                 axes.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
@@ -174,7 +199,7 @@ def curves_figure(curves: Dict[str, List[List[Tuple[int, float]]]], zero_shot: O
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         axes.set_axisbelow(True)
-        axes.legend(loc="lower right")
+        figure.legend(loc="outside upper left")
     return figure
 
 
@@ -193,10 +218,11 @@ def per_class_figure(classes: Sequence[str], ours: np.ndarray, baseline: np.ndar
     columns = 1 if len(order) <= 40 else 2
     rows = -(-len(order) // columns)
     with paper_style():
-        figure = Figure(figsize=(PAGE * (0.62 if columns == 1 else 1), 0.155 * rows + 0.75))
+        figure = Figure(figsize=(PAGE * (0.62 if columns == 1 else 1), 0.155 * rows + 0.75),
+                        layout="constrained")
         for column, axes in enumerate(np.atleast_1d(figure.subplots(1, columns))):
             _ap_bars(axes, classes, ours, baseline, order[column * rows:(column + 1) * rows])
-        handles = [Patch(color=BLUE, label=f"{name}: mAP {np.nanmean(ours):.1f}"),
+        handles = [Patch(color=SKY, label=f"{name}: mAP {np.nanmean(ours):.1f}"),
                    Line2D([], [], color="black", marker="|", markersize=8, markeredgewidth=1.6,
                                            linestyle="", label=f"{baseline_name}: mAP {np.nanmean(baseline):.1f}")]
         figure.legend(handles=handles, loc="outside upper center", ncols=2)
@@ -205,7 +231,7 @@ def per_class_figure(classes: Sequence[str], ours: np.ndarray, baseline: np.ndar
 
 def _ap_bars(axes: Axes, classes: Sequence[str], ours: np.ndarray, baseline: np.ndarray, order: Sequence[int]) -> None:
     places = range(len(order))
-    axes.barh(places, ours[order], height=0.7, color=BLUE)
+    axes.barh(places, ours[order], height=0.7, color=SKY)
     axes.plot(baseline[order], places, linestyle="", marker="|", color="black", markersize=8, markeredgewidth=1.6)
     for place, row in enumerate(order):
         gain = ours[row] - baseline[row]
@@ -223,8 +249,3 @@ def _picture(axes: Axes, pixels: np.ndarray) -> Axes:
     axes.imshow(pixels)
     axes.set_axis_off()
     return axes
-
-
-def _aspect(pixels: np.ndarray) -> float:
-    """Height over width."""
-    return pixels.shape[0] / pixels.shape[1]

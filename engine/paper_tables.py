@@ -114,7 +114,7 @@ def ablation_table(collection: Collection) -> Table:
     blocks = _variants(collection, lambda changed: len(changed) != 1 or next(iter(changed)) not in HYPERPARAMETERS)
     for block in blocks:
         for group, changed in block.variants:
-            title = "BAC-GCN" if not changed else _component_title(changed)
+            title = "BAC-GCN" if not changed else variant_title(changed)
             rows.append((*block.place(len(blocks)), title, format_flags(changed) or NOTHING,
                          *_effect(group, block.reference)))
     _need(rows, "components")
@@ -178,9 +178,10 @@ def _study_order(variant: Tuple[RunGroup, Dict[str, Any]]) -> int:
     return len(COMPONENTS) if component is None else COMPONENTS.index(component)
 
 
-def _component_title(changed: Dict[str, Any]) -> str:
+def variant_title(changed: Dict[str, Any]) -> str:
+    """What a variant is called: its component in the study, or else its flags."""
     component = component_of(changed)
-    return component.title if component else "other flags"
+    return component.title if component else f"with {format_flags(changed)}"
 
 
 def _effect(group: RunGroup, reference: RunGroup) -> Tuple[Cell, Cell, Cell]:

@@ -1,0 +1,187 @@
+"""What `eval.py --figure` and `eval.py --image` do: gather the data of a figure, draw it, save it."""
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from datasets.files import DataError, read_lines
+from datasets.images import read_image
+from datasets.plotting import SERIES, graph_figure, save_figure
+from datasets.pseudo_labels import load_counts
+from datasets.registry import get_dataset
+from datasets.split_file import ImageList, read_image_ids
+from engine.collect import changed_flags, collect_runs, reference_group
+from engine.figures import (
+    MappedPhoto,
+    curves_figure,
+    fit,
+    maps_figure,
+    masks_figure,
+    per_class_figure,
+    top_scores,
+)
+from engine.paper_tables import METHOD_TITLES, variant_title
+from engine.predictor import Predictor, Tags, class_ap, load_predictor
+from engine.pseudo_labels import label_folder
+from engine.tables import format_table
+from models.graph import caption_graph
+
+FIGURES = ("masks", "maps", "curves", "graph", "per_class")
+
+PHOTOS = 3
+"""Test images in a figure for which no photo is named."""
+SHOWN_CLASSES, SHOWN_BACKGROUNDS = 3, 2
+"""Maps of a photo for which no categories are named: the highest scores."""
+TAG_THRESHOLD = 0.5
+"""A class with this probability is a tag."""
+LISTED = 10
+"""Classes whose scores are printed for a photo."""
+
+
+def draw_figure(args: argparse.Namespace, trained: Optional[Dict[str, Any]], folder: Path) -> List[Path]:
+    """Draw the figure that `--figure` names and save it in `folder` as PDF and PNG.
+
+    Args:
+        args: the flags of eval.py, on top of the run's where a checkpoint is given.
+        trained: what `load_checkpoint` read, or None.
+        folder: gets the files.
+
+    Raises:
+        DataError: the figure needs a checkpoint or runs that are not given, or a photo, a category or a file that is
+            not there.
+    """
+    draw: Dict[str, Callable[[], Figure]] = {
+        "masks": lambda: _draw_masks(args, trained), "maps": lambda: _draw_maps(args, trained),
+        "curves": lambda: draw_curves(args.runs or _checkpoint_folder(args)), "graph": lambda: _draw_graph(args),
+        "per_class": lambda: _draw_per_class(args, trained)}
+    return save_figure(draw[args.figure](), folder / args.figure)
+
+
+def _draw_masks(args: argparse.Namespace, trained: Optional[Dict[str, Any]]) -> Figure:
+    predictor = load_predictor(args, trained)
+    views = [predictor.masked_views(fit(photo)) for _, photo in _photos(args)]
+    return masks_figure(views, predictor.categories, predictor.num_classes)
+
+
+def _draw_maps(args: argparse.Namespace, trained: Optional[Dict[str, Any]]) -> Figure:
+    predictor = load_predictor(args, _need_checkpoint(args, trained))
+    mapped = [map_photo(predictor, photo, predictor.tag(photo), args.categories) for _, photo in _photos(args)]
+    return maps_figure(mapped, predictor.spec.classes)
+
+
+def map_photo(predictor: Predictor, photo: Image.Image, tags: Tags,
+              names: Optional[Sequence[str]] = None) -> MappedPhoto:
+    """A photo with the maps of the categories called `names`, or of those with the highest scores.
+
+    Raises:
+        DataError: the model does not know a category.
+    """
+    categories, num_classes = predictor.categories, predictor.num_classes
+    if names is None:
+        names = [score.name for part, count in ((slice(num_classes), SHOWN_CLASSES),
+                                                (slice(num_classes, None), SHOWN_BACKGROUNDS))
+                 for score in top_scores(tags.scores[part], categories[part], num_classes, count)]
+    unknown = [name for name in names if name not in categories]
+    if unknown:
+        raise DataError(f"--categories {unknown[0]!r}: not among the model's: {', '.join(categories)}")
+    rows = {name: categories.index(name) for name in names}
+    return MappedPhoto(fit(photo), {name: tags.maps[row] for name, row in rows.items()},
+                       {name: float(tags.scores[row]) for name, row in rows.items()})
+
+
+def draw_curves(folders: Sequence[Path]) -> Figure:
+    """mAP per epoch of the finished runs in `folders`, a line for each group of seeds."""
+    groups = collect_runs(folders).groups
+    if len({group.experiment for group in groups}) > 1:
+        raise DataError("--runs: of several datasets, splits or CLIP weights; a figure of curves takes those of one")
+    if len(groups) > len(SERIES):
+        raise DataError(f"--runs: {len(groups)} kinds of runs, more than the {len(SERIES)} lines that a figure holds; "
+                        "name fewer folders")
+    reference = reference_group(groups)
+    groups = sorted(groups, key=lambda group: group is not reference)
+    curves = {}
+    for group in groups:
+        changed = changed_flags(group.settings, reference.settings)
+        curves[variant_title(changed) if changed else METHOD_TITLES.get(group.method, group.method)] = [
+            run.history for run in group.runs]
+    zero_shot = reference.statistic("zero_shot_mAP")
+    starts = [group.settings["reso_epoch"] for group in groups if not group.settings.get("no_reso", True)]
+    return curves_figure(curves, zero_shot.mean if zero_shot else None, min(starts, default=None))
+
+
+def _draw_graph(args: argparse.Namespace) -> Figure:
+    spec = get_dataset(args.dataset)
+    graph = caption_graph(*load_counts(label_folder(args, spec), spec.categories)).numpy()
+    return graph_figure(graph, spec.categories, len(spec.classes))
+
+
+def _draw_per_class(args: argparse.Namespace, trained: Optional[Dict[str, Any]]) -> Figure:
+    predictor = load_predictor(args, _need_checkpoint(args, trained))
+    ours, baseline = class_ap(predictor)
+    name = METHOD_TITLES["clip"]
+    if args.baseline is not None:
+        baseline, name = read_per_class(args.baseline, predictor.spec.classes)
+    return per_class_figure(predictor.spec.classes, ours, baseline, METHOD_TITLES["bac_gcn"], name)
+
+
+def read_per_class(path: Path, classes: Sequence[str]) -> Tuple[np.ndarray, str]:
+    """AP of every class, (C,), from a per_class_METHOD.csv, and the method's title.
+
+    Raises:
+        DataError: the file is missing, or is not one of these classes.
+    """
+    lines = [line for _, line in read_lines(path, "`eval.py --method METHOD` writes it.")]
+    rows = list(csv.DictReader(lines))
+    try:
+        ap = {row["class"]: float(row["AP"]) for row in rows}
+    except (KeyError, ValueError, TypeError):
+        raise DataError(f"{path}: not a per_class_METHOD.csv of eval.py") from None
+    if list(ap) != list(classes):
+        raise DataError(f"{path}: of {len(ap)} other classes; give one of the same dataset")
+    method = Path(path).stem.replace("per_class_", "")
+    return np.array(list(ap.values())), METHOD_TITLES.get(method, method)
+
+
+def tag_photos(args: argparse.Namespace, trained: Optional[Dict[str, Any]], folder: Path) -> None:
+    """`--image`: print the scores of each photo and save their maps as tags_PHOTO.pdf and .png."""
+    predictor = load_predictor(args, _need_checkpoint(args, trained))
+    classes, num_classes = predictor.spec.classes, predictor.num_classes
+    for path, photo in _photos(args):
+        tags = predictor.tag(photo)
+        listed = top_scores(tags.scores[:num_classes], classes, num_classes, LISTED)
+        scenery = top_scores(tags.scores[num_classes:], predictor.categories[num_classes:], 0, SHOWN_BACKGROUNDS)
+        found = [score.name for score in listed if score.value >= TAG_THRESHOLD]
+        print(f"\n{path}: {', '.join(found) or 'no class reaches ' + str(TAG_THRESHOLD)}")
+        print(format_table(("class", "score"), [(score.name, f"{score.value:.3f}") for score in listed]))
+        if scenery:
+            print("background: " + ", ".join(f"{score.name} {score.value:.3f}" for score in scenery))
+        mapped = map_photo(predictor, photo, tags, args.categories)
+        pdf, png = save_figure(maps_figure([mapped], classes), folder / f"tags_{Path(path).stem}")
+        print(f"maps in {png} and {pdf.name}")
+
+
+def _photos(args: argparse.Namespace) -> List[Tuple[str, Image.Image]]:
+    """The photos that `--image` names, or the first test images."""
+    if args.image:
+        return [(path, read_image(path)) for path in args.image]
+    image_ids = read_image_ids(args.val_split_file)[:PHOTOS]
+    images = ImageList(args.val_img_root, image_ids, transform=None)
+    return [(str(images.path(row)), read_image(images.path(row))) for row in range(len(image_ids))]
+
+
+def _need_checkpoint(args: argparse.Namespace, trained: Optional[Dict[str, Any]]) -> Dict[str, Any]:
+    if trained is None:
+        raise DataError("--checkpoint is missing; give the checkpoint.pth of a train script's output folder")
+    return trained
+
+
+def _checkpoint_folder(args: argparse.Namespace) -> List[Path]:
+    if args.checkpoint is None:
+        raise DataError("--runs is missing; give the output folders of train scripts, as in --runs runs/mini")
+    return [Path(args.checkpoint).parent]
