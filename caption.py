@@ -19,6 +19,7 @@ from datasets.captions import SYNONYM_ROOT, filter_captions
 from datasets.files import DataError
 from datasets.registry import DATASETS, get_dataset
 from engine.caption_options import add_captioning_flags
+from engine.cli import run_main
 
 STAGES = ("fetch", "caption", "merge", "filter", "report", "all")
 
@@ -88,8 +89,4 @@ def main(argv: Optional[List[str]] = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

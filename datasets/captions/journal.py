@@ -59,9 +59,13 @@ class Journal:
         self._file.close()
 
     def _write(self, record: Dict[str, Any]) -> None:
-        self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            error.filename = str(self.path)  # for the message: the disk is full
+            raise
 
 
 def read_journal(path: Path) -> Tuple[Settings, List[Batch]]:
