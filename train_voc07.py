@@ -19,6 +19,7 @@ import clip
 from datasets.images import image_transform
 from datasets.registry import get_dataset
 from datasets.split_file import ImageList, read_image_ids, read_split_file
+from engine.baselines import train_baseline
 from engine.cli import run_main
 from engine.features import FeatureSet, extract_features, weights_digest
 from engine.metrics import average_precision, mean_ap, summarise
@@ -36,6 +37,8 @@ from models.zero_shot import zero_shot_scores
 def main(args: argparse.Namespace) -> Run:
     spec = get_dataset(args.dataset)
     device = get_device(args.device)
+    if args.method != "bac_gcn":
+        return train_baseline(args, spec, device)
     num_classes = len(spec.classes)
     categories = spec.classes if args.no_backgrounds else spec.categories
 
@@ -50,7 +53,7 @@ def main(args: argparse.Namespace) -> Run:
 
     # Frozen CLIP: text embeddings of the categories; patch embeddings and masked globals of every image, once.
     clip_model, _ = clip.load(args.model_path, device)
-    text_embeddings = encode_categories(clip_model, categories)
+    text_embeddings = encode_categories(clip_model, categories, args.prompts)
     size = clip_model.visual.input_resolution
     transform = image_transform(size)
     train_images = ImageList(args.train_img_root, train_ids, transform)
@@ -67,7 +70,8 @@ def main(args: argparse.Namespace) -> Run:
     calibrate(model, train_set, args, device)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], args.lr,
                                   weight_decay=args.weight_decay)
-    run = Run(args, categories, {"weights_sha256": weights_digest(clip_model), "skipped_images": skipped + skipped_test})
+    run = Run(args, categories, {"weights_sha256": weights_digest(clip_model),
+                                 "skipped_images": skipped + skipped_test})
     run.restore(model, optimizer)
 
     for epoch in range(run.next_epoch, args.epochs + 1):

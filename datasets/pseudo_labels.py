@@ -46,6 +46,21 @@ def load_targets(label_dir: PathLike, image_ids: Sequence[str], categories: Sequ
     return torch.from_numpy(targets.astype(np.float32))
 
 
+def load_prompt_labels(label_dir: PathLike, image_ids: Sequence[str],
+                       categories: Sequence[str]) -> List[List[List[int]]]:
+    """The categories that each caption of the images names: six lists of category indices an image, one a prompt.
+
+    Args:
+        label_dir: what `caption.py --stage filter` wrote for the dataset.
+        image_ids: the images; entries of other images are passed over.
+        categories: the O category names.
+
+    Raises:
+        DataError: the file is missing or not of this layout, or images have no entry.
+    """
+    return _load_lists(Path(label_dir) / LABELS_FILE, image_ids, len(categories))
+
+
 def load_counts(label_dir: PathLike, categories: Sequence[str]) -> Tuple[torch.Tensor, torch.Tensor]:
     """How often the captions name each category and each pair, over (image, prompt) lists.
 
@@ -108,19 +123,24 @@ def _load_scores(path: Path, image_ids: Sequence[str], num_categories: int) -> n
 
 def _load_votes(path: Path, image_ids: Sequence[str], num_categories: int) -> Tuple[np.ndarray, np.ndarray]:
     """How many prompts name each category (n, O), and how many prompts there are (n,)."""
-    rows = _select(path, _read_entries(path), image_ids)
+    rows = _load_lists(path, image_ids, num_categories)
     votes = np.zeros((len(rows), num_categories), dtype=np.int32)
-    prompts = np.empty(len(rows), dtype=np.int32)
-    for position, (image_id, row) in enumerate(zip(image_ids, rows)):
+    for position, row in enumerate(rows):
+        for labels in row:
+            votes[position, labels] += 1  # a label that a list names twice counts once
+    return votes, np.array([len(row) for row in rows], dtype=np.int32)
+
+
+def _load_lists(path: Path, image_ids: Sequence[str], num_categories: int) -> List[List[List[int]]]:
+    rows = _select(path, _read_entries(path), image_ids)
+    for image_id, row in zip(image_ids, rows):
         if not isinstance(row, list) or not row or not all(isinstance(labels, list) for labels in row):
             raise DataError(f"{path}: image {shorten(image_id)} has no list of label lists, one a prompt; {_again()}")
-        prompts[position] = len(row)
         for labels in row:
             if not all(type(label) is int and 0 <= label < num_categories for label in labels):
                 raise DataError(f"{path}: image {shorten(image_id)} has a label that is no category index of 0 to "
                                 f"{num_categories - 1}; the file belongs to other categories, {_again()}")
-            votes[position, labels] += 1  # a label that a list names twice counts once
-    return votes, prompts
+    return rows
 
 
 def _read_entries(path: Path) -> Dict[str, Any]:

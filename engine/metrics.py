@@ -1,7 +1,7 @@
 """Multi-label metrics, in percent (method: conventions)."""
 from __future__ import annotations
 
-from typing import Dict
+from typing import Dict, Optional
 
 import numpy as np
 from sklearn.metrics import average_precision_score
@@ -28,15 +28,25 @@ def mean_ap(per_class: np.ndarray) -> float:
     return float(np.nanmean(per_class)) if np.isfinite(per_class).any() else float("nan")
 
 
-def summarise(logits: Tensor, targets: Tensor) -> Dict[str, float]:
-    """mAP and, for labels with a logit above 0, overall (O) and per-class (C) precision, recall and F1.
+def above_midpoint(scores: Tensor) -> Tensor:
+    """(n, C) bool: scores above the midpoint between the lowest and the highest of their image, as TagCLIP decides."""
+    return scores > (scores.amin(dim=1, keepdim=True) + scores.amax(dim=1, keepdim=True)) / 2
+
+
+def summarise(scores: Tensor, targets: Tensor, predicted: Optional[Tensor] = None) -> Dict[str, float]:
+    """mAP, and overall (O) and per-class (C) precision, recall and F1 of the predicted labels.
 
     A class that is never predicted has precision 0; classes without a positive are left out, as in the mAP.
+
+    Args:
+        scores: (n, C), to be ranked.
+        targets: (n, C) of 0 and 1.
+        predicted: (n, C) bool; by default `scores` are logits, and labels those above 0.
     """
-    truth, predicted = targets.numpy() > 0.5, logits.numpy() > 0
+    truth, labels = targets.numpy() > 0.5, (scores > 0 if predicted is None else predicted).numpy()
     present = truth.any(axis=0)
-    hits, guesses, positives = ((a.sum(axis=0)[present]) for a in (truth & predicted, predicted, truth))
-    summary = {"mAP": mean_ap(average_precision(logits, targets))}
+    hits, guesses, positives = ((a.sum(axis=0)[present]) for a in (truth & labels, labels, truth))
+    summary = {"mAP": mean_ap(average_precision(scores, targets))}
     for letter, precision, recall in (("O", _ratio(hits.sum(), guesses.sum()), _ratio(hits.sum(), positives.sum())),
                                       ("C", _ratio(hits, guesses).mean(), _ratio(hits, positives).mean())):
         f1 = _ratio(2 * precision * recall, precision + recall)

@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from datasets.files import DataError, PathLike, atomic_write, shorten, write_json
 from datasets.registry import DatasetSpec
+from engine.methods import method_title
 from engine.tables import results_table
 
 _FREE_FLAGS = ("output_dir", "config", "resume", "overwrite", "epochs", "device", "num_workers", "feature_root",
@@ -158,7 +159,7 @@ class Run:
         if self._source is None or self._source.parent.resolve() != self.folder.resolve():
             shutil.rmtree(self.crop_folder, ignore_errors=True)  # crops that other weights found
         self.folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in self.folder.rglob(".*.part"):  # of a process that was killed while it wrote
+        for unfinished in self.folder.glob(".*.part"):  # of a process that was killed while it wrote
             unfinished.unlink()
         write_json(self.folder / "config.json", {
             "args": self.args, "git_revision": git_revision(), "python": platform.python_version(),
@@ -279,7 +280,8 @@ class Run:
             zero_shot: mAP of CLIP without training, on the same images.
             zoomed: mAP of the last epoch with `--zoom`, where it was asked for.
         """
-        result = {"dataset": spec.name, "method": "bac_gcn", "weights": Path(self.args["model_path"]).name,
+        result = {"dataset": spec.name, "method": self.args["method"],
+                  "title": method_title(argparse.Namespace(**self.args)), "weights": Path(self.args["model_path"]).name,
                   "seed": self.args["seed"], "epochs": self.history[-1]["epoch"], "last_mAP": self.history[-1]["mAP"],
                   "best_mAP": self.best["mAP"], "best_epoch": self.best["epoch"], "zero_shot_mAP": zero_shot,
                   "zoom_mAP": zoomed}

@@ -122,9 +122,10 @@ def results_table(spec: DatasetSpec, result: Dict[str, Any]) -> str:
     """
     rows = [(method, f"{value:.1f}", "as the authors report it") for method, value in spec.paper_map.items()]
     rows.append(("CLIP zero-shot (ours)", f"{result['zero_shot_mAP']:.2f}", "same weights and images"))
-    rows.append(("BAC-GCN (ours, last)", f"{result['last_mAP']:.2f}", f"epoch {result['epochs']}"))
-    rows.append(("BAC-GCN (ours, best)", f"{result['best_mAP']:.2f}",
+    title = result["title"]
+    rows.append((f"{title} (ours, last)", f"{result['last_mAP']:.2f}", f"epoch {result['epochs']}"))
+    rows.append((f"{title} (ours, best)", f"{result['best_mAP']:.2f}",
                  f"epoch {result['best_epoch']}, chosen on the test images"))
     if result["zoom_mAP"] is not None:
-        rows.append(("BAC-GCN (ours, last) + zoom", f"{result['zoom_mAP']:.2f}", "extension, not in the paper"))
+        rows.append((f"{title} (ours, last) + zoom", f"{result['zoom_mAP']:.2f}", "extension, not in the paper"))
     return f"{spec.title}, CLIP weights {result['weights']}\n" + format_table(("method", "mAP", ""), rows, left=(0, 2))

@@ -1,7 +1,9 @@
 """Text embeddings of the categories."""
 from __future__ import annotations
 
-from typing import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import List, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,18 +11,33 @@ from torch import Tensor
 
 import clip
 from clip.model import CLIP
+from datasets.files import read_json
 from datasets.names import prompt_name
 
-PROMPTS = ("a photo of a {}.",)
+PROMPT_SETS = ("single", "ensemble")
+"""What `--prompts` takes: one template, or the 80 of ImageNet (OpenAI) with five that end "in the scene" (ViLD)."""
+
+
+def load_templates(prompts: str) -> List[str]:
+    """The templates of a prompt set, with {} for the category."""
+    return read_json(Path(str(resources.files("datasets").joinpath("prompts.json"))))[prompts]
 
 
 @torch.no_grad()
-def encode_categories(clip_model: CLIP, categories: Sequence[str], templates: Sequence[str] = PROMPTS) -> Tensor:
-    """Normalised mean of each category's normalised prompt embeddings, (O, D) in float32."""
+def encode_categories(clip_model: CLIP, categories: Sequence[str], prompts: str = "single") -> Tensor:
+    """Normalised mean of each category's normalised prompt embeddings, (O, D) in float32.
+
+    Args:
+        clip_model: the frozen CLIP.
+        categories: O names.
+        prompts: one of `PROMPT_SETS`.
+    """
     device = next(clip_model.parameters()).device
+    templates = load_templates(prompts)
     embeddings = []
     for category in categories:
-        tokens = clip.tokenize([template.format(prompt_name(category)) for template in templates]).to(device)
-        prompts = F.normalize(clip_model.encode_text(tokens).float(), dim=-1)
-        embeddings.append(F.normalize(prompts.mean(dim=0), dim=-1))
+        texts = [template.format(prompt_name(category)) for template in templates]
+        tokens = clip.tokenize(texts, clip_model.context_length).to(device)
+        prompt_embeddings = F.normalize(clip_model.encode_text(tokens).float(), dim=-1)
+        embeddings.append(F.normalize(prompt_embeddings.mean(dim=0), dim=-1))
     return torch.stack(embeddings)

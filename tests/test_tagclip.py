@@ -1,15 +1,19 @@
 """TagCLIP against a literal transcription of its equations in loops, and against answers worked out by hand."""
 from __future__ import annotations
 
+import json
 import math
 from typing import List, Tuple
 
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from clip.model import CLIP, Architecture
+from engine import tagclip as engine_tagclip
 from models.tagclip import TagCLIP, agreed_attention, box_columns, dual_masking_refinement, reidentification_views
+from tests.test_training import run_script
 
 PATCH, SIDE = 16, 64
 
@@ -174,3 +178,43 @@ def test_classes_below_the_midpoint_are_not_looked_at_again():
     refined = torch.tensor([[1.0, 0.0], [0.2, 0.49]])
     views = reidentification_views(torch.zeros(3, 2, 4), refined, torch.tensor([1.0, 0.49]), 2, 4)
     assert [view.category for view in views] == [0]
+
+
+def test_large_images_are_limited_and_others_rounded_up():
+    transform = engine_tagclip.native_transform(PATCH, max_patches=30)
+    assert transform(Image.new("RGB", (70, 50))).shape == (3, 64, 80)
+    assert transform(Image.new("RGB", (96, 80))).shape == (3, 80, 96)  # 6 x 5: just allowed
+    rows, columns = (side // PATCH for side in transform(Image.new("RGB", (1000, 300))).shape[1:])
+    assert rows * columns <= 30 and columns > 2 * rows
+
+
+@pytest.fixture(scope="module")
+def two_sizes(tiny_world, tmp_path_factory):
+    """The test photos of the tiny world, every third turned on its side."""
+    folder = tmp_path_factory.mktemp("two_sizes")
+    for number, path in enumerate(sorted((tiny_world.root / "val").iterdir())):
+        image = Image.open(path)
+        (image.rotate(90, expand=True) if number % 3 == 0 else image).save(folder / path.name)
+    return folder
+
+
+def test_eval_scores_each_image_as_alone_and_only_once(tiny_world, two_sizes, tmp_path, capsys, monkeypatch):
+    flags = ["--method", "tagclip", *tiny_world.flags, "--val_img_root", two_sizes, "--feature_root",
+             tmp_path / "features", "--prompts", "single", "--output_dir", tmp_path]
+    flags = [flag for flag in flags if flag not in ("--caption_root", str(tiny_world.root / "caption"))]
+    sizes = []
+    score = TagCLIP.__call__
+    monkeypatch.setattr(TagCLIP, "__call__", lambda self, images: sizes.append(images.shape) or score(self, images))
+    run_script("eval", *flags)
+    batched = capsys.readouterr().out.strip().splitlines()[-1]
+    assert sorted(tuple(size) for size in sizes) == [(4, 3, 112, 80), (8, 3, 80, 112)]
+    run_script("eval", *flags)
+    assert len(sizes) == 2, "the scores are kept"
+    run_script("eval", *flags, "--encode_batch_size", 1, "--no_feature_store")
+    assert len(sizes) == 14
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[-1] == batched
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["method"] == result["title"].lower() == "tagclip" and batched == f"mAP {result['last_mAP']}"
+    run_script("eval", *flags, "--published_behaviour")
+    assert capsys.readouterr().out.strip().splitlines()[-1] != batched

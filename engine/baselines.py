@@ -1,0 +1,71 @@
+"""Training the baselines: the same run folder, log, checkpoints and table as BAC-GCN's."""
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from typing import Callable, Dict, List, Protocol, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from datasets.files import DataError
+from datasets.registry import DatasetSpec
+from datasets.split_file import read_image_ids
+from engine.bench import Bench, Scored, load_bench
+from engine.cdul import CDULTraining
+from engine.features import weights_digest
+from engine.metrics import average_precision, mean_ap, summarise
+from engine.run import Run, seed_everything
+from engine.tai_dpt import TaIDPTTraining
+from models.zero_shot import zero_shot_scores
+
+
+class Training(Protocol):
+    """A baseline in training. All that an epoch changes is in the model and the optimiser, so a run can go on."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    skipped: List[str]
+    """Training images that cannot be read."""
+    test_globals: Tensor
+    """(n, D) global embeddings of the test images, for CLIP zero-shot beside the result."""
+
+    def __len__(self) -> int:
+        """Images or texts an epoch."""
+
+    def train_one_epoch(self, epoch: int) -> float:
+        """Train for an epoch, counted from 1; the mean loss."""
+
+    def score_test_images(self) -> Scored:
+        """Score the test images as they are scored now."""
+
+
+TRAININGS: Dict[str, Callable[[Bench, Sequence[str]], Training]] = {"cdul": CDULTraining, "tai_dpt": TaIDPTTraining}
+"""What makes a training from the test split and the ids of the training images."""
+
+
+def train_baseline(args: argparse.Namespace, spec: DatasetSpec, device: torch.device) -> Run:
+    """Train `--method cdul` or `tai_dpt`. Of the training images the ids alone are read, never the labels."""
+    bench = load_bench(args, spec, device)
+    seed_everything(args.seed, device)
+    training = TRAININGS[args.method](bench, read_image_ids(args.train_split_file))
+    run = Run(args, list(spec.classes), {"weights_sha256": weights_digest(bench.clip_model),
+                                         "skipped_images": training.skipped + bench.skipped})
+    run.restore(training.model, training.optimizer)
+
+    for epoch in range(run.next_epoch, args.epochs + 1):
+        start = time.perf_counter()
+        loss = training.train_one_epoch(epoch)
+        if not math.isfinite(loss):
+            raise DataError(f"epoch {epoch}: the loss is not finite; nothing of it is saved. Lower --lr")
+        seconds = time.perf_counter() - start
+        scored = training.score_test_images()
+        metrics = summarise(scored.scores, bench.targets, scored.predicted)
+        run.finish_epoch({"epoch": epoch, "loss": loss, "images": len(training), **metrics},
+                         {"seconds": seconds, "images_per_second": len(training) / seconds},
+                         training.model, training.optimizer)
+
+    zero_shot = zero_shot_scores(training.test_globals, bench.class_embeddings())
+    run.finish(spec, mean_ap(average_precision(zero_shot, bench.targets)))
+    return run

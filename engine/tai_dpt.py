@@ -1,0 +1,128 @@
+"""TaI-DPT: dual prompts trained on the captions of a dataset, tested on images."""
+from __future__ import annotations
+
+import math
+from typing import List, NamedTuple, Sequence
+
+import torch
+from torch import Tensor
+
+import clip
+from datasets.captions.io import load_captions
+from datasets.captions.prompts import NUM_PROMPTS
+from datasets.files import DataError
+from datasets.pseudo_labels import load_prompt_labels
+from engine.bench import Bench, Checkpoint, Scored
+from engine.features import FeatureSet, FeatureStore, extract_features
+from engine.pseudo_labels import label_folder
+from models.tai_dpt import Content, DualPrompts, class_scores, pair_ranking_loss, text_content
+
+WARMUP_FACTOR = 0.1
+"""Of the learning rate in the first epoch, as the authors have it."""
+
+
+class LabelledTexts(NamedTuple):
+    """Texts in place of images."""
+
+    tokens: Tensor
+    """(t, context length)."""
+    positive: Tensor
+    """(t, C) bool, the classes that a text names; every text names one."""
+
+
+def load_texts(bench: Bench, image_ids: Sequence[str]) -> LabelledTexts:
+    """The captions of the training images with the classes that the filter found in them.
+
+    A text is what a prompt was answered about an image: the caption and the re-caption, whose categories the label
+    files merge. Texts that name no class are left out.
+
+    Raises:
+        DataError: captions or labels are missing, or lack an image; or no text names a class.
+    """
+    args, spec = bench.args, bench.spec
+    captions = load_captions(args.caption_root, spec.name)
+    missing = [image_id for image_id in image_ids if image_id not in captions]
+    if missing:
+        raise DataError(f"{args.caption_root}/{spec.name}: {len(missing)} training images have no captions, the first "
+                        f"is {missing[0]!r}; caption them, or take them out of the split file")
+    labels = load_prompt_labels(label_folder(args, spec), image_ids, spec.categories)
+    texts: List[str] = []
+    named: List[List[int]] = []
+    for image_id, lists in zip(image_ids, labels):
+        answers = captions[image_id]
+        for first, again, categories in zip(answers[:NUM_PROMPTS], answers[NUM_PROMPTS:], lists):
+            classes = [category for category in categories if category < bench.num_classes]
+            if classes:
+                texts.append(". ".join(part.strip(" .") for part in (first, again) if part.strip(" .")))
+                named.append(classes)
+    if not texts:
+        raise DataError(f"{args.caption_root}/{spec.name}: no caption names a class; filter them again")
+    print(f"TaI-DPT: {len(texts):,} of {NUM_PROMPTS * len(image_ids):,} texts name a class")
+    positive = torch.zeros(len(texts), bench.num_classes, dtype=torch.bool)
+    for row, classes in zip(positive, named):
+        row[classes] = True
+    return LabelledTexts(clip.tokenize(texts, bench.clip_model.context_length, truncate=True), positive)
+
+
+class TaIDPTTraining:
+    """Training of the contexts by SGD on the ranking loss of both scores; see `engine.baselines.Training`."""
+
+    def __init__(self, bench: Bench, train_ids: Sequence[str]) -> None:
+        self.bench, self.args = bench, bench.args
+        self.skipped: List[str] = []
+        self.texts = load_texts(bench, train_ids)
+        self.model = DualPrompts(bench.clip_model, bench.spec.classes, self.args.num_context)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), self.args.lr, momentum=0.9,
+                                         weight_decay=self.args.weight_decay)
+        self.test_store = extract_features(bench.encoder(), bench.images, "test", self.args)
+        self.test_globals = self.test_store.plain_globals()
+
+    def __len__(self) -> int:
+        return len(self.texts.tokens)
+
+    def train_one_epoch(self, epoch: int) -> float:
+        """One pass over the texts; the mean loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.args.lr, epoch, self.args.cosine_epochs)
+        generator = torch.Generator().manual_seed(self.args.seed * 100_003 + epoch)
+        total = 0.0
+        for rows in torch.randperm(len(self), generator=generator).split(self.args.batch_size):
+            content = text_content(self.bench.clip_model, self.texts.tokens[rows].to(self.bench.device))
+            scores = class_scores(self.model(self.bench.clip_model), content)
+            positive = self.texts.positive[rows].to(self.bench.device)
+            loss = (pair_ranking_loss(scores.global_scores, positive)
+                    + pair_ranking_loss(scores.local_scores, positive))
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            total += float(loss.detach()) * len(rows)
+        return total / len(self)
+
+    def score_test_images(self) -> Scored:
+        """Merged scores of the test images."""
+        return Scored.by_midpoint(_score_images(self.bench, self.model, self.test_store))
+
+
+def learning_rate(base: float, epoch: int, cosine_epochs: int) -> float:
+    """A warm-up epoch at a tenth, then a cosine to zero over `cosine_epochs` epochs in all; epochs count from 1."""
+    if epoch == 1:
+        return base * WARMUP_FACTOR
+    return base * (1 + math.cos(math.pi * min((epoch - 1) / cosine_epochs, 1.0))) / 2
+
+
+def tai_dpt_scores(bench: Bench, trained: Checkpoint) -> Tensor:
+    """Merged scores of the test images with the contexts of a checkpoint, (n, C)."""
+    model = DualPrompts(bench.clip_model, bench.spec.classes, bench.args.num_context)
+    model.load_state_dict(trained["model"])
+    return _score_images(bench, model, extract_features(bench.encoder(), bench.images, "test", bench.args))
+
+
+@torch.no_grad()
+def _score_images(bench: Bench, model: DualPrompts, store: FeatureStore) -> Tensor:
+    class_embeddings = model(bench.clip_model)
+    scores = []
+    for batch in FeatureSet([store], bench.targets).batches(bench.args.encode_batch_size):
+        content = Content(batch.features.global_embeddings[:, 0].to(bench.device),
+                          batch.features.patch_embeddings.to(bench.device))
+        scores.append(class_scores(class_embeddings, content).merged.cpu())
+    return torch.cat(scores)
