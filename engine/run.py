@@ -159,7 +159,7 @@ class Run:
         if self._source is None or self._source.parent.resolve() != self.folder.resolve():
             shutil.rmtree(self.crop_folder, ignore_errors=True)  # crops that other weights found
         self.folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in self.folder.glob(".*.part"):  # of a process that was killed while it wrote
+        for unfinished in self.folder.rglob(".*.part"):  # of a process that was killed while it wrote
             unfinished.unlink()
         write_json(self.folder / "config.json", {
             "args": self.args, "git_revision": git_revision(), "python": platform.python_version(),
