@@ -1,15 +1,16 @@
 """ReSO: find small objects under the similarity maps, crop them, and train on the crops as extra images."""
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from datasets.files import DataError, PathLike, atomic_write, read_json, write_json
+from datasets.files import DataError, PathLike, atomic_write, read_json, shorten, write_json
 from models.masks import min_max
 
 CROP_LABELS = ("category", "image")
@@ -79,7 +80,7 @@ class Crop(NamedTuple):
     file: str
     """Name of the crop in the folder, without extension."""
     image_id: str
-    category: str
+    category: int
     area: float
     box: List[float]
 
@@ -95,12 +96,31 @@ def read_index(folder: PathLike) -> List[Crop]:
     Raises:
         DataError: the index is missing or is not one.
     """
-    path = Path(folder) / INDEX_NAME
-    entries = read_json(path, missing="Delete the folder to mine the crops again.")
-    try:
-        return [Crop(**entry) for entry in entries]
-    except TypeError:
-        raise DataError(f"{path}: not an index of crops; delete the folder to mine them again") from None
+    path, again = Path(folder) / INDEX_NAME, "delete the folder to mine the crops again"
+    entries = read_json(path, missing=f"{again.capitalize()}.")
+    if not isinstance(entries, list):
+        raise DataError(f"{path}: not an index of crops; {again}")
+    for number, entry in enumerate(entries):
+        fault = _crop_fault(entry)
+        if fault:
+            raise DataError(f"{path}: crop {number}: {fault}; {again}")
+    return [Crop(**entry) for entry in entries]
+
+
+def _crop_fault(entry: Any) -> Optional[str]:
+    """What is wrong with an entry of the index, if anything."""
+    if not isinstance(entry, dict) or set(entry) != set(Crop._fields):
+        return f"not the entry of a crop ({', '.join(Crop._fields)})"
+    if not isinstance(entry["file"], str) or not re.fullmatch(r"[^/\\\x00-\x1f]+", entry["file"]):
+        return f"file {shorten(str(entry['file']))} is no plain name"
+    if not isinstance(entry["image_id"], str):
+        return f"{shorten(str(entry['image_id']))} is no image id"
+    if type(entry["category"]) is not int or entry["category"] < 0:
+        return f"{shorten(str(entry['category']))} is no category"
+    shares = [entry["area"], *entry["box"]] if isinstance(entry["box"], list) else []
+    if len(shares) != 5 or not all(type(share) in (int, float) and 0 <= share <= 1 for share in shares):
+        return "area and box are not shares in 0..1"
+    return None
 
 
 def crop_targets(targets: Tensor, category: Tensor, num_classes: int, labels: str) -> Tensor:

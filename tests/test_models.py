@@ -235,7 +235,7 @@ def test_crop_index_round_trip_and_faults(tmp_path):
     write_index(tmp_path, crops)
     assert read_index(tmp_path) == crops
     (tmp_path / "index.json").write_text('[{"file": "x"}]')
-    with pytest.raises(DataError, match="not an index of crops"):
+    with pytest.raises(DataError, match="crop 0: not the entry of a crop"):
         read_index(tmp_path)
 
 
