@@ -3,10 +3,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from datasets.captions.grammar import Singular, tokenise
-from datasets.files import DataError, PathLike, read_json
+from datasets.files import DataError, PathLike, read_json, shorten
 from datasets.names import prompt_name
 from datasets.registry import DatasetSpec
 
@@ -52,6 +52,27 @@ class Phrase:
     senses: Tuple[Sense, ...] = ()
 
 
+class ContextWords(NamedTuple):
+    """Words that keep a neighbour from naming anything, all in the singular. Fields are keys of `context_rules.json`."""
+
+    heads: FrozenSet[str]
+    """Nouns that take over a compound: a "dog statue" is no dog."""
+    depictions: FrozenSet[str]
+    """Nouns that only depict what follows their "of": "a statue of a horse"."""
+    imitations: FrozenSet[str]
+    """Words that make their noun an imitation: "a toy horse"."""
+    homes: FrozenSet[str]
+    """Places that do not show their owner: "my mother's house"."""
+    interior_parts: FrozenSet[str]
+    """Parts from which a vehicle is seen from inside: "the back seat of a car", "the deck of a ship"."""
+    enclosing: FrozenSet[str]
+    """Vehicles that people are in: "a man sitting on a bus" does not show the bus."""
+    decked: FrozenSet[str]
+    """Vehicles that people are on, in full view, unless an interior part is named."""
+    occupants: FrozenSet[str]
+    """What is in an enclosing vehicle, and how: "people", "sitting"."""
+
+
 @dataclass(frozen=True)
 class Lexicon:
     """Everything that the matcher knows about words, for one dataset.
@@ -59,17 +80,13 @@ class Lexicon:
     Attributes:
         phrases: first word to the phrases that start with it, the longest first.
         singular: token to singular form.
-        heads: nouns that take over a compound: a "dog statue" is no dog.
-        depictions: nouns that only depict what follows their "of": "a statue of a horse".
-        imitations: words that make their noun an imitation: "toy horse".
+        context: words that keep a neighbour from naming anything.
         echo_names: the words that a question can exclude, as tuples of singular words.
     """
 
     phrases: Mapping[str, Sequence[Phrase]]
     singular: Mapping[str, str]
-    heads: FrozenSet[str]
-    depictions: FrozenSet[str]
-    imitations: FrozenSet[str]
+    context: ContextWords
     echo_names: FrozenSet[Words]
 
 
@@ -89,7 +106,7 @@ def load_lexicon(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> Le
     own_words, categories_of = _read_dataset(root, spec, concepts)
 
     written = {phrase for words in concepts.values() for phrase in words if not phrase.startswith("@")}
-    written.update(own_words, rules.senses, rules.heads, rules.depictions, rules.imitations, spec.categories)
+    written.update(own_words, rules.senses, spec.categories, *rules.context.values())
     written.update(prompt_name(category) for category in spec.categories)
     known = frozenset(token for phrase in written for token in tokenise(phrase)) - rules.irregular.keys()
     singular = Singular(known, rules.irregular)
@@ -114,12 +131,10 @@ def load_lexicon(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> Le
         named.setdefault(words_of(phrase), set()).update(indices)
         senses.pop(words_of(phrase), None)
 
-    def singular_set(words: Sequence[str]) -> FrozenSet[str]:
-        return frozenset(singular[word] for word in words)
-
+    context = ContextWords(*(frozenset(singular[word] for word in rules.context[field])
+                             for field in ContextWords._fields))
     names = {name for category in spec.categories for name in (category, prompt_name(category))}
-    return Lexicon(phrases=_by_first_word(named, senses), singular=singular, heads=singular_set(rules.heads),
-                   depictions=singular_set(rules.depictions), imitations=singular_set(rules.imitations),
+    return Lexicon(phrases=_by_first_word(named, senses), singular=singular, context=context,
                    echo_names=frozenset(words_of(name) for name in names.union(rules.echo_names)))
 
 
@@ -202,9 +217,18 @@ def _word_lists(path: Path, content: Any) -> Dict[str, List[str]]:
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected an object that maps names to lists of words")
     for name, words in content.items():
-        if not isinstance(words, list) or not all(isinstance(word, str) and word for word in words):
-            raise DataError(f"{path}: {name!r} must map to a list of words")
+        if not isinstance(words, list) or not all(map(_is_word, words)):
+            raise DataError(f"{path}: {shorten(name)} must map to a list of words")
     return content
+
+
+def _is_word(word: Any) -> bool:
+    """A word, a compound of words, or a reference to a concept."""
+    return isinstance(word, str) and (word.startswith("@") or bool(tokenise(word)))
+
+
+_CONDITIONS = {"plural": bool, "verb": bool, "modifier": bool, "before": list, "after": list, "near": list}
+"""What a sense can depend on, and the JSON type."""
 
 
 class _Rules:
@@ -214,18 +238,36 @@ class _Rules:
         content = read_json(path, "It comes with the code; restore it")
         if not isinstance(content, dict):
             raise DataError(f"{path}: expected an object")
+        lists = _word_lists(path, {name: content.get(name, []) for name in (
+            "also verbs", "echo names", *(field.replace("_", " ") for field in ContextWords._fields))})
         self._path = path
-        self.senses: Dict[str, List[Dict[str, Any]]] = content.get("senses", {})
-        self.also_verbs: List[str] = content.get("also verbs", [])
-        self.heads: List[str] = content.get("heads", [])
-        self.depictions: List[str] = content.get("depictions", [])
-        self.imitations: List[str] = content.get("imitations", [])
-        self.echo_names: List[str] = content.get("echo names", [])
+        self.also_verbs = lists["also verbs"]
+        self.echo_names = lists["echo names"]
+        self.context = {field: lists[field.replace("_", " ")] for field in ContextWords._fields}
         self.irregular: Dict[str, str] = content.get("irregular plurals", {})
+        self.senses: Dict[str, List[Dict[str, Any]]] = content.get("senses", {})
+        if not isinstance(self.irregular, dict) or not all(map(_is_word, self.irregular.values())):
+            raise DataError(f"{path}: \"irregular plurals\" must map plurals to singulars")
+        if not isinstance(self.senses, dict):
+            raise DataError(f"{path}: \"senses\" must map words to lists of senses")
+        for phrase, senses in self.senses.items():
+            if not _is_word(phrase) or not isinstance(senses, list) or not all(map(self._is_sense, senses)):
+                raise DataError(f"{path}: the senses of {shorten(phrase)} are not as caption/README.md describes them")
+
+    @staticmethod
+    def _is_sense(written: Any) -> bool:
+        if not isinstance(written, dict):
+            return False
+        meanings = written.get("means") or []
+        if not isinstance(meanings, (str, list)) or not all(isinstance(meaning, str) for meaning in meanings):
+            return False
+        values = {key: value for key, value in written.items() if key in _CONDITIONS and value is not None}
+        return all(isinstance(value, _CONDITIONS[key]) and (isinstance(value, bool) or all(map(_is_word, value)))
+                   for key, value in values.items())
 
     def sense(self, phrase: str, written: Mapping[str, Any], concepts: Mapping[str, Sequence[str]],
               categories_of: Mapping[str, Set[int]], singular: Mapping[str, str]) -> Sense:
-        known = {"means", "plural", "verb", "modifier", "before", "after", "near"}
+        known = {"means", *_CONDITIONS}
         unknown = written.keys() - known
         if unknown:
             raise DataError(f"{self._path}: {phrase!r} has an unknown condition {min(unknown)!r}; "
@@ -236,6 +278,7 @@ class _Rules:
             if meaning not in concepts:
                 raise DataError(f"{self._path}: {phrase!r} means {meaning!r}, and there is no such concept")
         categories = {index for meaning in meanings for index in categories_of.get(meaning, ())}
-        words = {key: frozenset(singular[word] for word in written.get(key, ())) for key in ("before", "after", "near")}
+        words = {key: frozenset(singular[word] for word in written.get(key) or ())
+                 for key in ("before", "after", "near")}
         return Sense(categories=tuple(sorted(categories)), plural=written.get("plural"),
                      verb=written.get("verb"), modifier=written.get("modifier"), **words)

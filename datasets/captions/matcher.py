@@ -5,7 +5,7 @@ from typing import Dict, List, Mapping, Sequence, Set, Tuple
 
 from datasets.captions.grammar import PUNCTUATION, is_modifier, is_verb, tokenise
 from datasets.captions.lexicon import Categories, Lexicon, Phrase, Sense
-from datasets.captions.negation import TRIGGERS, denied_positions, echo_positions
+from datasets.captions.negation import TRIGGERS, echo_positions, silent_positions
 
 
 class CategoryMatcher:
@@ -14,14 +14,13 @@ class CategoryMatcher:
     def __init__(self, lexicon: Lexicon) -> None:
         self._singular = lexicon.singular
         self._phrases = lexicon.phrases
-        self._heads = lexicon.heads
-        self._imitations = lexicon.imitations
-        self._depictions = lexicon.depictions
+        self._context = lexicon.context
+        self._vehicles = lexicon.context.enclosing | lexicon.context.decked
         self._echo_names = lexicon.echo_names
-        self._echo_words = frozenset(name[0] for name in lexicon.echo_names)
+        self._echo_words = frozenset(word for name in lexicon.echo_names for word in name)
         self._compounds = frozenset(phrase.words for group in lexicon.phrases.values() for phrase in group
                                     if len(phrase.words) > 1)
-        self._triggers = TRIGGERS | lexicon.depictions
+        self._triggers = TRIGGERS | lexicon.context.depictions
         self._first: Dict[str, Categories] = {}
         self._re: Dict[str, Categories] = {}
 
@@ -62,7 +61,7 @@ class CategoryMatcher:
                 if end - start > 1 and tuple(words[start:end]) != phrase.words:
                     continue
                 free = end
-                if start not in silent and not self._is_taken_over(words, start, end):
+                if start not in silent and not self._is_out_of_sight(tokens, words, start, end):
                     found.update(self._meaning(phrase, tokens, words, start, end))
                 break
         return tuple(sorted(found))
@@ -71,7 +70,7 @@ class CategoryMatcher:
         """Positions whose words name nothing: denied, asked, echoed or only depicted."""
         silent: Set[int] = set()
         if not self._triggers.isdisjoint(words):
-            silent |= denied_positions(tokens)
+            silent |= silent_positions(tokens)
             silent |= self._depicted_positions(words)
         if is_recaption:
             names = self._echo_words
@@ -82,16 +81,33 @@ class CategoryMatcher:
     def _depicted_positions(self, words: Sequence[str]) -> Set[int]:
         depicted: Set[int] = set()
         for position, word in enumerate(words[:-1]):
-            if word in self._depictions and words[position + 1] == "of":
+            if word in self._context.depictions and words[position + 1] == "of":
                 end = position + 2
                 while end < len(words) and words[end] not in PUNCTUATION and words[end] not in _DEPICTION_ENDS:
                     end += 1
                 depicted.update(range(position + 2, end))
         return depicted
 
-    def _is_taken_over(self, words: Sequence[str], start: int, end: int) -> bool:
-        return (end < len(words) and words[end] in self._heads
-                or start > 0 and words[start - 1] in self._imitations)
+    def _is_out_of_sight(self, tokens: Sequence[str], words: Sequence[str], start: int, end: int) -> bool:
+        """Whether the words around words[start:end] say that the thing itself is not to be seen."""
+        context = self._context
+        if end < len(words) and words[end] in context.heads or start and words[start - 1] in context.imitations:
+            return True
+        if tokens[end - 1].endswith("'s") and not context.homes.isdisjoint(words[end:end + 3]):
+            return True
+        return words[end - 1] in self._vehicles and self._is_seen_from_inside(words, start, end)
+
+    def _is_seen_from_inside(self, words: Sequence[str], start: int, end: int) -> bool:
+        """"The back seat of his car", "people sitting on a city bus"; start and end are those of the vehicle."""
+        position = start - 1
+        while position > 0 and words[position] not in _INTO and start - position < 4:
+            position -= 1
+        if position < 1 or words[position] not in _INTO:
+            return False
+        if words[position] == "of" or words[end - 1] in self._context.decked:
+            return words[position - 1] in self._context.interior_parts
+        return (words[position] in ("inside", "aboard") or words[position - 1] in self._context.occupants
+                or words[position - 1] in self._context.interior_parts)
 
     def _meaning(self, phrase: Phrase, tokens: Sequence[str], words: Sequence[str], start: int, end: int) -> Categories:
         for sense in phrase.senses:
@@ -99,6 +115,8 @@ class CategoryMatcher:
                 return sense.categories
         return () if phrase.senses else phrase.categories
 
+
+_INTO = frozenset(("of", "in", "on", "inside", "aboard"))
 
 _DEPICTION_ENDS = frozenset("in at near next behind beside by is are".split())
 

@@ -1,4 +1,5 @@
-"""Words that name nothing: what a caption denies, excludes or asks for, and where a question is only repeated."""
+"""Words that name nothing in the picture: what a caption denies, excludes or asks for, who is behind the picture or
+a thing in it, and where a question is only repeated."""
 from __future__ import annotations
 
 from typing import FrozenSet, List, Sequence, Set
@@ -18,8 +19,15 @@ _DENYING = frozenset("no without neither nor lacking lack lacks absence devoid n
 _NOT = frozenset("not isn't aren't wasn't weren't don't doesn't didn't can't cannot couldn't won't hasn't haven't".split())
 _DIALOGUE = frozenset(("question", "answer", "?"))
 
-TRIGGERS: FrozenSet[str] = _EXCLUDING | _DENYING | _NOT | _DIALOGUE
-"""Captions without any of these tokens deny and ask nothing."""
+_AGENT = "by"
+
+TRIGGERS: FrozenSet[str] = _EXCLUDING | _DENYING | _NOT | _DIALOGUE | {_AGENT}
+"""In captions without any of these tokens every word speaks of what is to be seen."""
+
+_DONE_BY = frozenset(
+    "taken photographed shot made built designed owned painted created produced written donated sold bought named "
+    "drawn photo photograph picture image video artwork painting mural sculpture decorated customized".split())
+"""What comes before "by" where somebody behind the scene follows: "taken by a friend", "owned by a man"."""
 
 _ABSENT = frozenset("visible shown seen present pictured included depicted in part".split())
 """What follows "not" where it denies the subject: "the car is not shown in the photo"."""
@@ -30,8 +38,8 @@ _HARMLESS = frozenset("only just merely sure".split())
 _STOPS = PREPOSITIONS.difference(("of", "for")) | WH_WORDS | BE_VERBS | AUXILIARIES | frozenset(("but", "only"))
 
 
-def denied_positions(tokens: Sequence[str]) -> Set[int]:
-    """Positions of the tokens that are denied, excluded, or part of a question."""
+def silent_positions(tokens: Sequence[str]) -> Set[int]:
+    """Positions of the tokens that are denied, excluded, part of a question, or behind the camera."""
     denied = _question_positions(tokens)
     for position, token in enumerate(tokens):
         if token in _EXCLUDING:
@@ -46,7 +54,17 @@ def denied_positions(tokens: Sequence[str]) -> Set[int]:
                 denied.update(_subject_before(tokens, position))
             else:
                 denied.update(_denied_after(tokens, position))
+        elif token == _AGENT and tokens[position - 1:position] and tokens[position - 1] in _DONE_BY:
+            denied.update(_phrase_after(tokens, position))
     return denied
+
+
+def _phrase_after(tokens: Sequence[str], position: int) -> range:
+    """The noun phrase after a preposition, with what "of" adds: "a friend of the family"."""
+    end = position + 1
+    while end < len(tokens) and tokens[end] not in PUNCTUATION and tokens[end] not in _STOPS and tokens[end] != "and":
+        end += 1
+    return range(position + 1, end)
 
 
 def _question_positions(tokens: Sequence[str]) -> Set[int]:
