@@ -1,4 +1,4 @@
-"""Evaluate a trained method, or one that needs no training, on a test split.
+"""Evaluate a method on a test split; make tables and figures of finished runs; tag a photo.
 
     python eval.py --checkpoint runs/voc2007/checkpoint.pth             BAC-GCN, CDUL or TaI-DPT, as it was trained
     python eval.py --method clip --dataset voc2007                      CLIP zero-shot
@@ -8,6 +8,14 @@
 
 Writes per-class AP as per_class_METHOD.csv beside the checkpoint. Without one it goes into --output_dir, together with
 the config.json and result.json that tables are collected from.
+
+    python eval.py --table main --runs runs/*                           the paper's numbers beside ours
+    python eval.py --table ablation --runs runs/ablation/mini           components (hyper: hyperparameters)
+    python eval.py --figure curves --runs runs/mini                     mAP per epoch, with and without ReSO
+    python eval.py --figure maps --checkpoint runs/mini/checkpoint.pth --image photo.jpg --categories dog car grass
+    python eval.py --image photo.jpg --checkpoint runs/mini/checkpoint.pth
+
+Tables are written as Markdown, LaTeX and CSV, figures as PDF and PNG.
 """
 import argparse
 import csv
@@ -22,6 +30,8 @@ from engine.evaluation import score_test_images, write_result
 from engine.methods import EVAL_DEFAULTS, METHODS, add_cdul_flags, add_tagclip_flags
 from engine.metrics import average_precision, summarise
 from engine.options import add_data_flags, fill_defaults
+from engine.paper_tables import TABLES, write_table
+from engine.pictures import FIGURES, draw_figure, save_curves, tag_photos
 from engine.run import get_device, load_checkpoint, seed_everything
 from engine.tables import format_table
 
@@ -30,18 +40,28 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=METHODS, default="bac_gcn", help="default: the checkpoint's")
     parser.add_argument("--checkpoint", help="checkpoint.pth or best.pth of a train script; it holds the run's flags")
-    parser.add_argument("--output_dir", help="where the results of a method without training go (default: "
-                                             "runs/DATASET_METHOD)")
+    parser.add_argument("--output_dir", help="where the results of a method without training (default: "
+                                             "runs/DATASET_METHOD), tables (runs/tables) and figures go (figures/ "
+                                             "beside the checkpoint)")
     parser.add_argument("--raw_cosine", action="store_true", help="rank zero-shot scores by cosine, without softmax")
     add_data_flags(parser, dataset=None)
     add_tagclip_flags(parser)
     add_cdul_flags(parser, training=False)
+    group = parser.add_argument_group("tables, figures and photos, in place of an evaluation")
+    group.add_argument("--table", choices=TABLES, help="collect the finished runs of --runs")
+    group.add_argument("--figure", choices=FIGURES, help="draw a figure of the paper")
+    group.add_argument("--image", nargs="+", metavar="PHOTO",
+                       help="tag these photos; with --figure masks or maps: draw them, not the first test images")
+    group.add_argument("--runs", nargs="+", default=["runs"], help="folders with finished runs, at any depth")
+    group.add_argument("--categories", nargs="+", help="whose similarity maps to draw (default: the highest scores)")
+    group.add_argument("--baseline", metavar="CSV",
+                       help="per_class_METHOD.csv to draw beside --figure per_class (default: CLIP zero-shot)")
+    group.add_argument("--caption_root", default="caption", help="holds DATASET/ with the labels of --figure graph")
     return parser
 
 
-def parse_args() -> Tuple[argparse.Namespace, Optional[Checkpoint]]:
+def parse_args(parser: argparse.ArgumentParser) -> Tuple[argparse.Namespace, Optional[Checkpoint]]:
     """The flags, with those of the checkpoint's run as defaults, and the checkpoint."""
-    parser = get_args_parser()
     args = parser.parse_args()
     trained = load_checkpoint(args.checkpoint) if args.checkpoint else None
     parser.set_defaults(**(trained["args"] if trained else EVAL_DEFAULTS.get(args.method, {})))
@@ -55,7 +75,24 @@ def parse_args() -> Tuple[argparse.Namespace, Optional[Checkpoint]]:
 
 
 def main() -> None:
-    args, trained = parse_args()
+    parser = get_args_parser()
+    given = parser.parse_args()
+    if given.table:
+        print(write_table(given.table, given.runs, given.output_dir or "runs/tables"))
+        return
+    if given.figure == "curves":
+        save_curves(given.runs, given.output_dir or "runs/figures")
+        return
+    args, trained = parse_args(parser)
+    if args.figure or args.image:
+        beside = Path(args.checkpoint).parent if args.checkpoint else Path(args.output_dir)
+        (draw_figure if args.figure else tag_photos)(args, trained, given.output_dir or beside / "figures")
+    else:
+        evaluate(args, trained)
+
+
+def evaluate(args: argparse.Namespace, trained: Optional[Checkpoint]) -> None:
+    """Score the test images, write per-class AP, and print the metrics."""
     spec, device = get_dataset(args.dataset), get_device(args.device)
     seed_everything(0, device)
     bench = load_bench(args, spec, device)

@@ -50,14 +50,19 @@ class Bench:
 
     def encoder(self) -> FrozenEncoder:
         """The encoder with the masks of the run that is evaluated, or with the default ones."""
-        flags = ("mask_share", "mask_threshold", "attention_layer")
-        return FrozenEncoder(self.clip_model, **{flag: getattr(self.args, flag) for flag in flags
-                                                 if hasattr(self.args, flag)})
+        return masking_encoder(self.args, self.clip_model)
 
-    def check_weights(self, trained: Checkpoint) -> None:
-        """Raises DataError where a checkpoint was trained on another CLIP."""
-        if trained["weights_sha256"] != weights_digest(self.clip_model):
-            raise DataError(f"{self.args.model_path}: not the CLIP weights that {self.args.checkpoint} was trained on")
+
+def masking_encoder(args: argparse.Namespace, clip_model: CLIP) -> FrozenEncoder:
+    """The frozen encoder with the masks that the flags of a run ask for, or with the default ones."""
+    flags = ("mask_share", "mask_threshold", "attention_layer")
+    return FrozenEncoder(clip_model, **{flag: getattr(args, flag) for flag in flags if hasattr(args, flag)})
+
+
+def check_weights(args: argparse.Namespace, trained: Checkpoint, clip_model: CLIP) -> None:
+    """Raises DataError where a checkpoint was trained on another CLIP."""
+    if trained["weights_sha256"] != weights_digest(clip_model):
+        raise DataError(f"{args.model_path}: not the CLIP weights that {args.checkpoint} was trained on")
 
 
 def load_bench(args: argparse.Namespace, spec: DatasetSpec, device: torch.device) -> Bench:

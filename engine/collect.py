@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from datasets.files import DataError, PathLike, read_json
-from engine.options import get_args_parser
+from engine.methods import TRAINED_METHODS
+from engine.options import get_args_parser, parse_args
 from engine.tables import Statistic
 
 PLACES = frozenset((
     "train_img_root", "train_split_file", "val_img_root", "val_split_file", "model_path", "caption_root",
     "feature_root", "output_dir", "config", "resume", "overwrite", "device", "num_workers", "encode_batch_size",
-    "no_feature_store", "zoom", "seed", "seeds", "dataset"))
+    "no_feature_store", "skip_unreadable", "resnet_weights", "zoom", "seed", "dataset", "method"))
 """Flags that say where and how a run was made, or which of several equal runs it is; not what was trained."""
 
 
@@ -27,6 +28,8 @@ class FinishedRun:
     """The flags of config.json."""
     result: Dict[str, Any]
     """result.json."""
+    weights_sha256: Optional[str]
+    """Digest of the CLIP weights, where config.json has it."""
 
     @property
     def settings(self) -> Dict[str, Any]:
@@ -47,7 +50,7 @@ class Experiment(NamedTuple):
     split: str
     """File name of the test split."""
     weights: str
-    """File name of the CLIP weights."""
+    """File name of the CLIP weights, with their digest where two files of a name differ."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,18 @@ class RunGroup:
 
     experiment: Experiment
     method: str
+    title: str
+    """The method's name in tables; a port to another backbone says so."""
     settings: Dict[str, Any]
     runs: Tuple[FinishedRun, ...]
     """In the order of their seeds, each seed once."""
+
+    @property
+    def off_defaults(self) -> Dict[str, Any]:
+        """The flags that are not at the defaults of the method. What needs no training says it all in its title."""
+        if self.method not in TRAINED_METHODS or not self.runs[0].result["epochs"]:
+            return {}
+        return changed_flags(self.settings, default_settings(self.experiment.dataset, self.method))
 
     @property
     def seeds(self) -> List[int]:
@@ -104,18 +116,24 @@ def collect_runs(folders: Sequence[PathLike]) -> Collection:
     if not runs:
         raise DataError(f"{', '.join(map(str, folders))}: no finished run is there; train one, or give --runs its "
                         "folder")
-    buckets: Dict[Tuple[Experiment, str, str], Dict[int, FinishedRun]] = defaultdict(dict)
+    buckets: Dict[Tuple[Experiment, str, str, str], Dict[int, FinishedRun]] = defaultdict(dict)
     for run in runs:
         result = run.result
-        experiment = Experiment(result["dataset"], Path(run.args["val_split_file"]).name, result["weights"])
-        bucket = buckets[experiment, result["method"], json.dumps(run.settings, sort_keys=True)]
+        experiment = Experiment(result["dataset"], Path(run.args["val_split_file"]).name, _weights_name(run, runs))
+        bucket = buckets[experiment, result["method"], result["title"], json.dumps(run.settings, sort_keys=True)]
         first = bucket.setdefault(result["seed"], run)
         if first is not run:
             left_out.append(f"{run.folder}: the same run as {first.folder}, which counts")
-    groups = [RunGroup(experiment, method, next(iter(bucket.values())).settings,
+    groups = [RunGroup(experiment, method, title, next(iter(bucket.values())).settings,
                        tuple(bucket[seed] for seed in sorted(bucket)))
-              for (experiment, method, _), bucket in buckets.items()]
+              for (experiment, method, title, _), bucket in buckets.items()]
     return Collection(groups, left_out)
+
+
+def _weights_name(run: FinishedRun, runs: Sequence[FinishedRun]) -> str:
+    name = run.result["weights"]
+    digests = {other.weights_sha256 for other in runs if other.result["weights"] == name and other.weights_sha256}
+    return f"{name} {(run.weights_sha256 or 'unknown')[:8]}" if len(digests) > 1 else name
 
 
 def _run_folders(folders: Sequence[PathLike]) -> List[Path]:
@@ -131,6 +149,11 @@ def _run_folders(folders: Sequence[PathLike]) -> List[Path]:
     return list(found.values())
 
 
+_RESULT = {"dataset": str, "method": str, "title": str, "weights": str, "seed": int, "epochs": int,
+           "last_mAP": (int, float)}
+"""Types of what a result.json has in any case."""
+
+
 def read_run(folder: PathLike) -> Optional[FinishedRun]:
     """The run in a folder, or None while it is not finished.
 
@@ -141,14 +164,15 @@ def read_run(folder: PathLike) -> Optional[FinishedRun]:
     if not result_path.exists():
         return None
     config, result = read_json(config_path), read_json(result_path)
-    keys = {"dataset", "method", "weights", "seed", "epochs", "last_mAP"}
-    if not isinstance(config, dict) or not isinstance(config.get("args"), dict):
+    args = config.get("args") if isinstance(config, dict) else None
+    if not isinstance(args, dict) or not isinstance(args.get("val_split_file"), str) \
+            or not isinstance(args.get("epochs", 0), int) or not isinstance(config.get("weights_sha256", ""), str):
         raise DataError(f"{config_path}: not the config.json of a run; leave the folder out")
-    if not isinstance(result, dict) or keys - set(result):
+    if not isinstance(result, dict) or not all(isinstance(result.get(key), kind) for key, kind in _RESULT.items()):
         raise DataError(f"{result_path}: not the result.json of a run; leave the folder out")
-    if result["epochs"] < config["args"].get("epochs", 0):
+    if result["epochs"] < args.get("epochs", 0):  # a method without training has no such flag
         return None
-    return FinishedRun(Path(folder), config["args"], result)
+    return FinishedRun(Path(folder), args, result, config.get("weights_sha256"))
 
 
 def changed_flags(settings: Dict[str, Any], reference: Dict[str, Any]) -> Dict[str, Any]:
@@ -156,9 +180,9 @@ def changed_flags(settings: Dict[str, Any], reference: Dict[str, Any]) -> Dict[s
     return {flag: value for flag, value in settings.items() if flag not in reference or reference[flag] != value}
 
 
-def default_settings(dataset: str) -> Dict[str, Any]:
-    """The settings of a train script that is given no flag."""
-    defaults = vars(get_args_parser(dataset, None).parse_args([]))
+def default_settings(dataset: str, method: str = "bac_gcn") -> Dict[str, Any]:
+    """The settings of a dataset's train script that is given no flag but `--method`."""
+    defaults = vars(parse_args(get_args_parser(dataset, None), ["--method", method]))
     return {flag: value for flag, value in defaults.items() if flag not in PLACES}
 
 
@@ -167,7 +191,7 @@ def reference_group(groups: Sequence[RunGroup]) -> RunGroup:
     among equals the one that is nearest to the defaults of its train script."""
     def distance(group: RunGroup) -> Tuple[int, int]:
         return (sum(len(changed_flags(other.settings, group.settings)) for other in groups),
-                len(changed_flags(group.settings, default_settings(group.experiment.dataset))))
+                len(group.off_defaults))
 
     return min(groups, key=distance)
 

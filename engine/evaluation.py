@@ -10,7 +10,7 @@ from torch import Tensor
 
 from datasets.files import DataError, PathLike, write_json
 from datasets.split_file import ImageList
-from engine.bench import Bench, Checkpoint, Scored
+from engine.bench import Bench, Checkpoint, Scored, check_weights
 from engine.cdul import cdul_initial_scores, cdul_logits
 from engine.features import FeatureSet, extract_features
 from engine.methods import WITHOUT_TRAINING, method_title
@@ -42,7 +42,7 @@ def score_test_images(bench: Bench, trained: Optional[Checkpoint]) -> Scored:
                             f"without training there are {', '.join(WITHOUT_TRAINING)}")
         score = {"clip": clip_scores, "tagclip": tagclip_scores, "cdul": cdul_initial_scores}[method]
         return Scored.by_midpoint(score(bench))
-    bench.check_weights(trained)
+    check_weights(bench.args, trained, bench.clip_model)
     return {"clip": lambda: Scored.by_midpoint(clip_scores(bench)),
             "bac_gcn": lambda: Scored.by_sign(bac_gcn_logits(bench, trained)),
             "cdul": lambda: Scored.by_sign(cdul_logits(bench, trained)),

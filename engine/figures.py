@@ -14,9 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.plotting import BLUE, GREEN, GREY, HEAT, ORANGE, PAGE, SERIES, SKY, paper_style
-from engine.predictor import VIEWS, MaskedViews
+from engine.predictor import MaskedViews
 
-VIEW_TITLES = dict(zip(VIEWS, ("original", "$M_H$: the attended patches", "$M_{H^c}$: the others")))
+VIEW_NOTES = ("original", "M_H: the attended patches", "M_Hc: the others")
+"""What the pictures of a photo are called where there is no mathematics, in the order of `VIEWS`."""
 LONGEST_SIDE = 640
 """Pixels of a photo in a figure: 300 dpi at a third of the page."""
 
@@ -28,6 +29,11 @@ class Score(NamedTuple):
     value: float
     is_class: bool
     """Else it is a background."""
+
+    @property
+    def rounded(self) -> str:
+        """The value with one digit, without a minus before a zero."""
+        return f"{round(self.value, 1) + 0.0:.1f}"
 
 
 def top_scores(scores: Tensor, categories: Sequence[str], num_classes: int, count: int = 5) -> List[Score]:
@@ -101,10 +107,10 @@ def masks_figure(photos: Sequence[MaskedViews], categories: Sequence[str], num_c
             tops = [top_scores(logits, categories, num_classes) for logits in views.logits]
             low = min(score.value for top in tops for score in top)
             high = max(score.value for top in tops for score in top)
-            for column, (view, picture) in enumerate(zip(VIEWS, views.pictures)):
+            for column, (note, picture) in enumerate(zip(VIEW_NOTES, views.pictures)):
                 axes = _picture(page.axes(column, height), picture)
                 if row == 0:
-                    axes.set_title(VIEW_TITLES[view])
+                    axes.set_title(note.replace("M_Hc", "$M_{H^c}$").replace("M_H:", "$M_H$:"))
             page.skip(height + 0.06)
             for column, top in enumerate(tops):
                 _score_bars(page.axes(column, bars, indent=names), top, low, high)
@@ -122,7 +128,7 @@ def _score_bars(axes: Axes, scores: Sequence[Score], low: float, high: float) ->
               color=[BLUE if score.is_class else ORANGE for score in scores])
     axes.set_yticks(places, [score.name for score in scores])
     for place, score in zip(places, scores):
-        axes.text(score.value, place, f" {round(score.value, 1) + 0.0:.1f}", va="center", fontsize=6.5)
+        axes.text(score.value, place, f" {score.rounded}", va="center", fontsize=6.5)
     axes.set_xlim(base, high + 0.3 * (high - base))
     axes.invert_yaxis()
     axes.set_xticks([])

@@ -13,19 +13,14 @@ from engine.collect import (
     RunGroup,
     changed_flags,
     collect_runs,
-    default_settings,
     format_flags,
     reference_group,
 )
+from engine.methods import METHODS
 from engine.studies import COMPONENTS, HYPERPARAMETERS, component_of
 from engine.tables import NOTHING, Cell, Number, Table
 
 TABLES = ("main", "ablation", "hyper")
-
-METHOD_TITLES = {"clip": "CLIP zero-shot", "tagclip": "TagCLIP", "cdul": "CDUL", "tai_dpt": "TaI-DPT",
-                 "bac_gcn": "BAC-GCN"}
-"""Methods by the name that `--method` takes, in the order of the main table."""
-
 
 # ---- the three tables -----------------------------------------------------------------------------------------
 
@@ -39,8 +34,7 @@ def main_table(collection: Collection) -> Table:
     columns = sorted({(group.experiment.dataset, group.experiment.split) for group in headline}, key=_column_order)
     with_paper = {column: bool(get_dataset(column[0]).paper_map) for column in columns}
     rows: Dict[Tuple[str, str], Dict[Tuple[str, str], Number]] = {}
-    for group in sorted(headline, key=lambda group: list(METHOD_TITLES).index(group.method)
-                        if group.method in METHOD_TITLES else len(METHOD_TITLES)):
+    for group in sorted(headline, key=lambda group: (METHODS.index(group.method), group.title)):
         column = (group.experiment.dataset, group.experiment.split)
         for name, key in _measures(group):
             statistic = group.statistic(key)
@@ -74,7 +68,7 @@ def _main_cells(name: str, values: Dict[Tuple[str, str], Number], columns: Seque
 
 def _measures(group: RunGroup) -> List[Tuple[str, str]]:
     """(name of a row, entry of result.json) of what a group's runs measured."""
-    name = method_title(group)
+    name = group_title(group)
     if group.method != "bac_gcn":
         return [(name, "last_mAP")]
     return [("CLIP zero-shot", "zero_shot_mAP"), (name, "last_mAP"),
@@ -82,30 +76,19 @@ def _measures(group: RunGroup) -> List[Tuple[str, str]]:
             (f"{name} + zoom (extension, not in the paper)", "zoom_mAP")]
 
 
-def method_title(group: RunGroup) -> str:
-    """What a row of the group's runs is called. A port to another backbone is named as one, flags that are not at
-    their defaults are named too."""
-    result = group.runs[0].result
-    title = result.get("title") or METHOD_TITLES.get(group.method, group.method)
-    if group.method != "bac_gcn":
-        return title
-    changed = changed_flags(group.settings, default_settings(group.experiment.dataset))
-    return f"{title} ({format_flags(changed)})" if changed else title
+def group_title(group: RunGroup) -> str:
+    """What a row of the group's runs is called: the method, and its flags where they are not at their defaults."""
+    changed = group.off_defaults
+    return f"{group.title} ({format_flags(changed)})" if changed else group.title
 
 
 def _headline_groups(groups: Sequence[RunGroup]) -> List[RunGroup]:
-    """Of each method on each dataset and weights, the groups with the fewest flags off their defaults."""
+    """Of each method in each experiment, the groups with the fewest flags off their defaults."""
     buckets: Dict[Tuple[Experiment, str], List[RunGroup]] = {}
     for group in groups:
-        buckets.setdefault((group.experiment, group.method), []).append(group)
-    kept = []
-    for (experiment, method), bucket in buckets.items():
-        if method == "bac_gcn":
-            distance = {id(group): len(changed_flags(group.settings, default_settings(experiment.dataset)))
-                        for group in bucket}
-            bucket = [group for group in bucket if distance[id(group)] == min(distance.values())]
-        kept += bucket
-    return kept
+        buckets.setdefault((group.experiment, group.title), []).append(group)
+    return [group for bucket in buckets.values() for group in bucket
+            if len(group.off_defaults) == min(len(other.off_defaults) for other in bucket)]
 
 
 def ablation_table(collection: Collection) -> Table:
@@ -202,7 +185,7 @@ def _study_notes(blocks: Sequence[_Block]) -> Tuple[str, ...]:
     notes = []
     for block in blocks:
         experiment = block.reference.experiment
-        changed = changed_flags(block.reference.settings, default_settings(experiment.dataset))
+        changed = block.reference.off_defaults
         flags = f", all with {format_flags(changed)}" if changed else ""
         title = _dataset_title(experiment.dataset, experiment.split)
         notes.append(f"{title}, CLIP weights {experiment.weights}{flags}.")

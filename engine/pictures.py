@@ -4,19 +4,20 @@ from __future__ import annotations
 import argparse
 import csv
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from datasets.files import DataError, read_lines
+from datasets.files import DataError, PathLike, read_lines
 from datasets.images import read_image
 from datasets.plotting import SERIES, graph_figure, save_figure
 from datasets.pseudo_labels import load_counts
 from datasets.registry import get_dataset
 from datasets.split_file import ImageList, read_image_ids
-from engine.collect import changed_flags, collect_runs, reference_group
+from engine.bench import Checkpoint
+from engine.collect import RunGroup, changed_flags, collect_runs, reference_group
 from engine.figures import (
     MappedPhoto,
     curves_figure,
@@ -26,7 +27,7 @@ from engine.figures import (
     per_class_figure,
     top_scores,
 )
-from engine.paper_tables import METHOD_TITLES, variant_title
+from engine.paper_tables import variant_title
 from engine.predictor import Predictor, Tags, class_ap, load_predictor
 from engine.pseudo_labels import label_folder
 from engine.tables import format_table
@@ -44,8 +45,8 @@ LISTED = 10
 """Classes whose scores are printed for a photo."""
 
 
-def draw_figure(args: argparse.Namespace, trained: Optional[Dict[str, Any]], folder: Path) -> List[Path]:
-    """Draw the figure that `--figure` names and save it in `folder` as PDF and PNG.
+def draw_figure(args: argparse.Namespace, trained: Optional[Checkpoint], folder: PathLike) -> None:
+    """`--figure`: draw a figure other than `curves` and save it in `folder` as PDF and PNG.
 
     Args:
         args: the flags of eval.py, on top of the run's where a checkpoint is given.
@@ -53,23 +54,31 @@ def draw_figure(args: argparse.Namespace, trained: Optional[Dict[str, Any]], fol
         folder: gets the files.
 
     Raises:
-        DataError: the figure needs a checkpoint or runs that are not given, or a photo, a category or a file that is
-            not there.
+        DataError: the figure needs a checkpoint that is not given, or a photo, a category or a file that is not there.
     """
     draw: Dict[str, Callable[[], Figure]] = {
         "masks": lambda: _draw_masks(args, trained), "maps": lambda: _draw_maps(args, trained),
-        "curves": lambda: draw_curves(args.runs or _checkpoint_folder(args)), "graph": lambda: _draw_graph(args),
-        "per_class": lambda: _draw_per_class(args, trained)}
-    return save_figure(draw[args.figure](), folder / args.figure)
+        "graph": lambda: _draw_graph(args), "per_class": lambda: _draw_per_class(args, trained)}
+    _save(draw[args.figure](), Path(folder) / args.figure)
 
 
-def _draw_masks(args: argparse.Namespace, trained: Optional[Dict[str, Any]]) -> Figure:
+def save_curves(runs: Sequence[PathLike], folder: PathLike) -> None:
+    """`--figure curves`: mAP per epoch of all finished runs in the folders `runs` and below."""
+    _save(draw_curves(collect_runs(runs).groups), Path(folder) / "curves")
+
+
+def _save(figure: Figure, stem: Path) -> None:
+    pdf, png = save_figure(figure, stem)
+    print(f"{png} and {pdf.name}")
+
+
+def _draw_masks(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Figure:
     predictor = load_predictor(args, trained)
     views = [predictor.masked_views(fit(photo)) for _, photo in _photos(args)]
     return masks_figure(views, predictor.categories, predictor.num_classes)
 
 
-def _draw_maps(args: argparse.Namespace, trained: Optional[Dict[str, Any]]) -> Figure:
+def _draw_maps(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Figure:
     predictor = load_predictor(args, _need_checkpoint(args, trained))
     mapped = [map_photo(predictor, photo, predictor.tag(photo), args.categories) for _, photo in _photos(args)]
     return maps_figure(mapped, predictor.spec.classes)
@@ -95,9 +104,12 @@ def map_photo(predictor: Predictor, photo: Image.Image, tags: Tags,
                        {name: float(tags.scores[row]) for name, row in rows.items()})
 
 
-def draw_curves(folders: Sequence[Path]) -> Figure:
-    """mAP per epoch of the finished runs in `folders`, a line for each group of seeds."""
-    groups = collect_runs(folders).groups
+def draw_curves(groups: Sequence[RunGroup]) -> Figure:
+    """mAP per epoch of finished runs, a line for each group of seeds.
+
+    Raises:
+        DataError: the runs do not fit into one figure.
+    """
     if len({group.experiment for group in groups}) > 1:
         raise DataError("--runs: of several datasets, splits or CLIP weights; a figure of curves takes those of one")
     if len(groups) > len(SERIES):
@@ -108,7 +120,7 @@ def draw_curves(folders: Sequence[Path]) -> Figure:
     curves = {}
     for group in groups:
         changed = changed_flags(group.settings, reference.settings)
-        curves[variant_title(changed) if changed else METHOD_TITLES.get(group.method, group.method)] = [
+        curves[variant_title(changed) if changed else group.title] = [
             run.history for run in group.runs]
     zero_shot = reference.statistic("zero_shot_mAP")
     starts = [group.settings["reso_epoch"] for group in groups if not group.settings.get("no_reso", True)]
@@ -121,17 +133,17 @@ def _draw_graph(args: argparse.Namespace) -> Figure:
     return graph_figure(graph, spec.categories, len(spec.classes))
 
 
-def _draw_per_class(args: argparse.Namespace, trained: Optional[Dict[str, Any]]) -> Figure:
+def _draw_per_class(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Figure:
     predictor = load_predictor(args, _need_checkpoint(args, trained))
     ours, baseline = class_ap(predictor)
-    name = METHOD_TITLES["clip"]
+    name = "CLIP zero-shot"
     if args.baseline is not None:
-        baseline, name = read_per_class(args.baseline, predictor.spec.classes)
-    return per_class_figure(predictor.spec.classes, ours, baseline, METHOD_TITLES["bac_gcn"], name)
+        name, baseline = Path(args.baseline).stem, read_per_class(args.baseline, predictor.spec.classes)
+    return per_class_figure(predictor.spec.classes, ours, baseline, "BAC-GCN", name)
 
 
-def read_per_class(path: Path, classes: Sequence[str]) -> Tuple[np.ndarray, str]:
-    """AP of every class, (C,), from a per_class_METHOD.csv, and the method's title.
+def read_per_class(path: PathLike, classes: Sequence[str]) -> np.ndarray:
+    """AP of every class, (C,), from a per_class_METHOD.csv of eval.py.
 
     Raises:
         DataError: the file is missing, or is not one of these classes.
@@ -144,11 +156,10 @@ def read_per_class(path: Path, classes: Sequence[str]) -> Tuple[np.ndarray, str]
         raise DataError(f"{path}: not a per_class_METHOD.csv of eval.py") from None
     if list(ap) != list(classes):
         raise DataError(f"{path}: of {len(ap)} other classes; give one of the same dataset")
-    method = Path(path).stem.replace("per_class_", "")
-    return np.array(list(ap.values())), METHOD_TITLES.get(method, method)
+    return np.array(list(ap.values()))
 
 
-def tag_photos(args: argparse.Namespace, trained: Optional[Dict[str, Any]], folder: Path) -> None:
+def tag_photos(args: argparse.Namespace, trained: Optional[Checkpoint], folder: PathLike) -> None:
     """`--image`: print the scores of each photo and save their maps as tags_PHOTO.pdf and .png."""
     predictor = load_predictor(args, _need_checkpoint(args, trained))
     classes, num_classes = predictor.spec.classes, predictor.num_classes
@@ -162,8 +173,7 @@ def tag_photos(args: argparse.Namespace, trained: Optional[Dict[str, Any]], fold
         if scenery:
             print("background: " + ", ".join(f"{score.name} {score.value:.3f}" for score in scenery))
         mapped = map_photo(predictor, photo, tags, args.categories)
-        pdf, png = save_figure(maps_figure([mapped], classes), folder / f"tags_{Path(path).stem}")
-        print(f"maps in {png} and {pdf.name}")
+        _save(maps_figure([mapped], classes), Path(folder) / f"tags_{Path(path).stem}")
 
 
 def _photos(args: argparse.Namespace) -> List[Tuple[str, Image.Image]]:
@@ -175,13 +185,8 @@ def _photos(args: argparse.Namespace) -> List[Tuple[str, Image.Image]]:
     return [(str(images.path(row)), read_image(images.path(row))) for row in range(len(image_ids))]
 
 
-def _need_checkpoint(args: argparse.Namespace, trained: Optional[Dict[str, Any]]) -> Dict[str, Any]:
-    if trained is None:
-        raise DataError("--checkpoint is missing; give the checkpoint.pth of a train script's output folder")
+def _need_checkpoint(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Checkpoint:
+    if trained is None or trained["args"]["method"] != "bac_gcn":
+        raise DataError(f"--checkpoint {args.checkpoint or 'is missing'}: give the checkpoint.pth of a BAC-GCN that a "
+                        "train script left in its output folder")
     return trained
-
-
-def _checkpoint_folder(args: argparse.Namespace) -> List[Path]:
-    if args.checkpoint is None:
-        raise DataError("--runs is missing; give the output folders of train scripts, as in --runs runs/mini")
-    return [Path(args.checkpoint).parent]

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
@@ -12,14 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 import clip
-from clip.model import CLIP
-from datasets.files import DataError
 from datasets.images import image_transform
 from datasets.registry import DatasetSpec, get_dataset
 from datasets.split_file import ImageList, read_split_file
+from engine.bench import Checkpoint, check_weights, masking_encoder
 from engine.distributed import get_device
-from engine.features import FeatureSet, extract_features, weights_digest
+from engine.features import FeatureSet, extract_features
 from engine.metrics import average_precision
+from engine.run import load_weights
 from engine.text import encode_categories
 from engine.training import build_model, model_inputs, predict
 from models.bac_gcn import BACGCN
@@ -49,28 +49,6 @@ class Tags(NamedTuple):
     """(O,) probabilities: the sigmoid of the final logits."""
     maps: Tensor
     """(O, rows, columns) similarity maps of the kernel, cosines."""
-
-
-def restore_model(args: argparse.Namespace, trained: Dict[str, Any], clip_model: CLIP, text_embeddings: Tensor,
-                  device: torch.device) -> BACGCN:
-    """The model of a checkpoint.
-
-    Args:
-        args: `--model_path` and `--checkpoint` for messages, and the run's own flags.
-        trained: what `load_checkpoint` read.
-        clip_model: must be the CLIP that the model was trained on.
-        text_embeddings: (O, D) of the checkpoint's categories.
-        device: where the model goes.
-
-    Raises:
-        DataError: the model was trained on other CLIP weights.
-    """
-    if trained["weights_sha256"] != weights_digest(clip_model):
-        raise DataError(f"{args.model_path}: not the CLIP weights that {args.checkpoint} was trained on")
-    num_classes = len(get_dataset(args.dataset).classes)
-    model = build_model(args, text_embeddings, torch.eye(len(text_embeddings)), num_classes).to(device)
-    model.load_state_dict(trained["model"])
-    return model.eval()
 
 
 @dataclass(frozen=True)
@@ -117,25 +95,31 @@ class Predictor:
     def tag(self, photo: Image.Image) -> Tags:
         """Scores of all categories for a photo, and the similarity maps behind them."""
         image = self.tensor(photo)
-        prediction = self.model(*model_inputs(self.encoder(image), not self.args.no_masked_globals, self.device))
+        prediction = self.model.eval()(*model_inputs(self.encoder(image), not self.args.no_masked_globals, self.device))
         maps = prediction.maps[0].view(-1, *self._grid(image))
         return Tags(prediction.logits[0].sigmoid().cpu(), maps.cpu())
 
 
-def load_predictor(args: argparse.Namespace, trained: Optional[Dict[str, Any]]) -> Predictor:
+def load_predictor(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Predictor:
     """Load CLIP and put the checkpoint's model on top of it.
 
     Args:
         args: data flags, and those of the run where there is one.
-        trained: what `load_checkpoint` read; None for CLIP alone.
+        trained: what `load_checkpoint` read of BAC-GCN; None for CLIP alone.
+
+    Raises:
+        DataError: the checkpoint was trained on other CLIP weights.
     """
     spec, device = get_dataset(args.dataset), get_device(args.device)
     clip_model, _ = clip.load(args.model_path, device)
     categories = tuple(trained["categories"] if trained else spec.categories)
-    text_embeddings = encode_categories(clip_model, categories)
-    mask = {flag: getattr(args, flag) for flag in ("mask_share", "mask_threshold", "attention_layer") if trained}
-    model = restore_model(args, trained, clip_model, text_embeddings, device) if trained else None
-    return Predictor(args, spec, categories, FrozenEncoder(clip_model, **mask), text_embeddings, model, device)
+    text_embeddings = encode_categories(clip_model, categories, args.prompts)
+    model = None
+    if trained:
+        check_weights(args, trained, clip_model)
+        model = build_model(args, text_embeddings, torch.eye(len(categories)), len(spec.classes)).to(device)
+        load_weights(model, trained, args.checkpoint)
+    return Predictor(args, spec, categories, masking_encoder(args, clip_model), text_embeddings, model, device)
 
 
 def class_ap(predictor: Predictor) -> Tuple[np.ndarray, np.ndarray]:
