@@ -47,8 +47,9 @@ def summarise(scores: Tensor, targets: Tensor, predicted: Optional[Tensor] = Non
     present = truth.any(axis=0)
     hits, guesses, positives = ((a.sum(axis=0)[present]) for a in (truth & labels, labels, truth))
     summary = {"mAP": mean_ap(average_precision(scores, targets))}
-    for letter, precision, recall in (("O", _ratio(hits.sum(), guesses.sum()), _ratio(hits.sum(), positives.sum())),
-                                      ("C", _ratio(hits, guesses).mean(), _ratio(hits, positives).mean())):
+    per_class = (_ratio(_ratio(hits, whole).sum(), present.sum()) for whole in (guesses, positives))
+    for letter, (precision, recall) in (("O", (_ratio(hits.sum(), whole.sum()) for whole in (guesses, positives))),
+                                        ("C", per_class)):
         f1 = _ratio(2 * precision * recall, precision + recall)
         summary.update({f"{letter}P": 100 * float(precision), f"{letter}R": 100 * float(recall),
                         f"{letter}F1": 100 * float(f1)})

@@ -45,7 +45,8 @@ def add_data_flags(parser: argparse.ArgumentParser, dataset: Optional[str]) -> N
     group.add_argument("--zoom", type=count, metavar="N",
                        help="extension, not in the paper: also score NxN half-size tiles of each test image, at N^2 "
                             "times the cost of encoding the test images")
-    group.add_argument("--num_workers", type=natural, default=4, help="processes that decode images, at most one a core")
+    group.add_argument("--num_workers", type=natural, default=4,
+                       help="processes that decode images, at most one a core")
     group.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: cuda where there is one)")
 
 
