@@ -20,7 +20,7 @@ class CategoryMatcher:
         self._echo_words = frozenset(word for name in lexicon.echo_names for word in name)
         self._compounds = frozenset(phrase.words for group in lexicon.phrases.values() for phrase in group
                                     if len(phrase.words) > 1)
-        self._triggers = TRIGGERS | lexicon.context.depictions
+        self._triggers = TRIGGERS | lexicon.context.depictions | _PICTURES
         self._first: Dict[str, Categories] = {}
         self._re: Dict[str, Categories] = {}
 
@@ -81,7 +81,8 @@ class CategoryMatcher:
     def _depicted_positions(self, words: Sequence[str]) -> Set[int]:
         depicted: Set[int] = set()
         for position, word in enumerate(words[:-1]):
-            if word in self._context.depictions and words[position + 1] == "of":
+            depicts = word in self._context.depictions or word in _PICTURES and "with" in words[max(position - 2, 0):position]
+            if depicts and words[position + 1] == "of":
                 end = position + 2
                 while end < len(words) and words[end] not in PUNCTUATION and words[end] not in _DEPICTION_ENDS:
                     end += 1
@@ -117,6 +118,9 @@ class CategoryMatcher:
 
 
 _INTO = frozenset(("of", "in", "on", "inside", "aboard"))
+
+_PICTURES = frozenset(("image", "picture", "photo", "photograph"))
+"""What a caption calls the photo itself, unless a thing comes "with a picture of" something."""
 
 _DEPICTION_ENDS = frozenset("in at near next behind beside by is are".split())
 
