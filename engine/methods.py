@@ -73,12 +73,12 @@ def method_title(args: argparse.Namespace, trained: bool = True) -> str:
         trained: False for CDUL's initialisation.
     """
     if args.method == "clip":
-        title = "CLIP zero-shot" if args.prompts == "single" else "CLIP zero-shot (prompt ensemble)"
+        title = "CLIP zero-shot" if args.prompts == "single" else "CLIP zero-shot, prompt ensemble"
         return f"{title}, raw cosine" if args.raw_cosine else title
     if args.method == "tagclip":
-        return "TagCLIP (published behaviour)" if args.published_behaviour else "TagCLIP"
+        return "TagCLIP, published behaviour" if args.published_behaviour else "TagCLIP"
     if args.method == "cdul":
         if not trained:
             return "CDUL initialisation"
-        return "CDUL (ResNet-101)" if args.backbone == "resnet101" else "CDUL port (frozen-CLIP head)"
-    return "TaI-DPT port (CLIP ViT, our captions)" if args.method == "tai_dpt" else "BAC-GCN"
+        return "CDUL, ResNet-101" if args.backbone == "resnet101" else "CDUL port to a frozen-CLIP head"
+    return "TaI-DPT port to ViT" if args.method == "tai_dpt" else "BAC-GCN"

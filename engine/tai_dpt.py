@@ -6,8 +6,11 @@ from typing import List, NamedTuple, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
 
 import clip
+from clip.model import CLIP
 from datasets.captions.io import load_captions
 from datasets.captions.prompts import NUM_PROMPTS
 from datasets.files import DataError
@@ -19,6 +22,9 @@ from models.tai_dpt import Content, DualPrompts, class_scores, pair_ranking_loss
 
 WARMUP_FACTOR = 0.1
 """Of the learning rate in the first epoch, as the authors have it."""
+
+TEXT_BYTES = 2**31
+"""Memory for the embeddings of the training texts; VOC's take 1.4 GB, COCO's would take 20."""
 
 
 class LabelledTexts(NamedTuple):
@@ -64,6 +70,41 @@ def load_texts(bench: Bench, image_ids: Sequence[str]) -> LabelledTexts:
     return LabelledTexts(clip.tokenize(texts, bench.clip_model.context_length, truncate=True), positive)
 
 
+class TextBank:
+    """What the training texts hold by the frozen CLIP: encoded once where that fits into memory, else in every epoch.
+
+    Args:
+        clip_model: the frozen CLIP.
+        tokens: (t, context length).
+        batch_size: texts a pass of the encoder.
+        budget: bytes for the embeddings, which are kept in fp16.
+    """
+
+    def __init__(self, clip_model: CLIP, tokens: Tensor, batch_size: int, budget: int = TEXT_BYTES) -> None:
+        self.clip_model = clip_model
+        self.tokens = tokens
+        self._lengths = tokens.argmax(dim=-1) + 1
+        self._kept: List[Tensor] = []
+        if int(self._lengths.sum()) * clip_model.embed_dim * 2 <= budget:
+            for rows in tqdm(torch.arange(len(tokens)).split(batch_size), desc="texts", unit="batch"):
+                local = self._encode(rows).local_embeddings.half().cpu()
+                self._kept += [text[:length].clone() for text, length in zip(local, self._lengths[rows].tolist())]
+
+    def __getitem__(self, rows: Tensor) -> Content:
+        """The content of some texts, in their order, on the device of CLIP."""
+        if not self._kept:
+            return self._encode(rows)
+        lengths = self._lengths[rows]
+        local = pad_sequence([self._kept[row] for row in rows.tolist()], batch_first=True).float()
+        ends = local[torch.arange(len(rows)), lengths - 1]
+        valid = torch.arange(local.shape[1]) < lengths[:, None]
+        device = self.clip_model.text_projection.device
+        return Content(ends.to(device), local.to(device), valid.to(device))
+
+    def _encode(self, rows: Tensor) -> Content:
+        return text_content(self.clip_model, self.tokens[rows].to(self.clip_model.text_projection.device))
+
+
 class TaIDPTTraining:
     """Training of the contexts by SGD on the ranking loss of both scores; see `engine.baselines.Training`."""
 
@@ -71,6 +112,7 @@ class TaIDPTTraining:
         self.bench, self.args = bench, bench.args
         self.skipped: List[str] = []
         self.texts = load_texts(bench, train_ids)
+        self.bank = TextBank(bench.clip_model, self.texts.tokens, self.args.encode_batch_size)
         self.model = DualPrompts(bench.clip_model, bench.spec.classes, self.args.num_context)
         self.optimizer = torch.optim.SGD(self.model.parameters(), self.args.lr, momentum=0.9,
                                          weight_decay=self.args.weight_decay)
@@ -87,8 +129,7 @@ class TaIDPTTraining:
         generator = torch.Generator().manual_seed(self.args.seed * 100_003 + epoch)
         total = 0.0
         for rows in torch.randperm(len(self), generator=generator).split(self.args.batch_size):
-            content = text_content(self.bench.clip_model, self.texts.tokens[rows].to(self.bench.device))
-            scores = class_scores(self.model(self.bench.clip_model), content)
+            scores = class_scores(self.model(self.bench.clip_model), self.bank[rows])
             positive = self.texts.positive[rows].to(self.bench.device)
             loss = (pair_ranking_loss(scores.global_scores, positive)
                     + pair_ranking_loss(scores.local_scores, positive))

@@ -15,7 +15,7 @@ import clip
 from clip.model import CLIP, Architecture
 from datasets.registry import get_dataset
 from engine.bench import Bench
-from engine.tai_dpt import learning_rate, load_texts
+from engine.tai_dpt import TextBank, learning_rate, load_texts
 from models.tai_dpt import Content, DualPrompts, class_scores, pair_ranking_loss, text_content
 from tests.test_training import assert_same_weights, log, run_script
 
@@ -54,6 +54,16 @@ def test_text_content(model):
     assert content.local_embeddings.shape[1] == int(ends.max()) + 1
     assert content.valid.sum(dim=1).tolist() == (ends + 1).tolist()
     torch.testing.assert_close(content.local_embeddings[0, ends[0]], content.global_embeddings[0])
+
+
+def test_texts_are_the_same_from_memory_and_live(model):
+    tokens = clip.tokenize(["a cat", "two dogs on a long road", "a boat at sea", "one"])
+    rows = torch.tensor([3, 0, 2])
+    kept, live = (TextBank(model, tokens, 2, budget)[rows] for budget in (10**6, 0))
+    assert torch.equal(kept.valid, live.valid)
+    torch.testing.assert_close(kept.global_embeddings, live.global_embeddings, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(kept.local_embeddings[kept.valid], live.local_embeddings[live.valid], atol=2e-3,
+                               rtol=1e-3)
 
 
 def test_scores_in_loops():
