@@ -1,12 +1,13 @@
 # make demo   the whole method on the embedded default
-# make test   the tests, with coverage
+# make test   ruff, mypy, and the tests with their coverage
 # make test-transformers   captioning by transformers, in an environment of its own
-# Both make the virtual environment where it is missing. PYTHON chooses the interpreter.
+# make audit  known vulnerabilities of the installed packages
+# Each makes the virtual environment where it is missing. PYTHON chooses the interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint test-transformers clean
+.PHONY: demo test lint audit test-transformers clean
 
 $(VENV)/.installed: requirements.txt tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,10 +19,15 @@ demo: $(VENV)/.installed
 	$(BIN)/python train_mini.py
 
 test: $(VENV)/.installed lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+audit: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python tests/audit.py
 
 .venv-transformers/.installed: tests/requirements-transformers.txt
 	$(PYTHON) -m venv .venv-transformers

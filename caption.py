@@ -34,7 +34,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("labels (stages filter, report and all)")
     group.add_argument("--no_scores", action="store_true", help="write label lists and counts only")
-    group.add_argument("--synonym_root", default=SYNONYM_ROOT, help="folder of the synonym files (default: the repository's caption/)")
+    group.add_argument("--synonym_root", default=SYNONYM_ROOT,
+                       help="folder of the synonym files (default: the repository's caption/)")
 
     group = parser.add_argument_group("report")
     group.add_argument("--truth", nargs="+", default=[], metavar="SPLIT_FILE",

@@ -43,10 +43,10 @@ def save_figure(figure: Figure, stem: PathLike) -> List[Path]:
     """Save as `stem`.pdf (vectors, for papers) and `stem`.png (300 dpi). The bytes depend on the drawing alone."""
     paths = []
     with paper_style():
-        for kind, options in (("pdf", {"metadata": {"CreationDate": None}}), ("png", {})):
+        for kind, metadata in (("pdf", {"CreationDate": None}), ("png", None)):
             path = Path(f"{stem}.{kind}")
             with atomic_write(path, "wb") as file:
-                figure.savefig(file, format=kind, dpi=300, **options)
+                figure.savefig(file, format=kind, dpi=300, metadata=metadata)
             paths.append(path)
     return paths
 

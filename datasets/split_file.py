@@ -160,20 +160,25 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp", 
 """What may follow an image id, tried in order; the empty one is for ids that already end in an extension."""
 
 
+def _as_it_is(image: Any) -> Any:
+    return image
+
+
 class ImageList(Dataset):
     """The images of a split, without labels: item `i` is `(transform(image), i)`.
 
     Args:
         img_root: the folder of the images, or a folder above it as archives unpack (VOCdevkit/VOC2007/JPEGImages).
         image_ids: ids as in the split file: file names without extension, with folders where they have some.
-        transform: from the RGB PIL image to what the data loader stacks.
+        transform: from the RGB PIL image to what the data loader stacks; by default the image as it is.
 
     Raises:
         DataError: no such folder, or none of the first images is in it. Items raise it for an image that is missing
             or cannot be read, see `read_image`.
     """
 
-    def __init__(self, img_root: PathLike, image_ids: Sequence[str], transform: Callable[[Any], Any]) -> None:
+    def __init__(self, img_root: PathLike, image_ids: Sequence[str],
+                 transform: Callable[[Any], Any] = _as_it_is) -> None:
         self.image_ids = list(image_ids)
         self.transform = transform
         self._folder, self._suffix = _find_layout(Path(img_root), self.image_ids)

@@ -24,12 +24,21 @@ from models.zero_shot import zero_shot_scores
 class Training(Protocol):
     """A baseline in training. All that an epoch changes is in the model and the optimiser, so a run can go on."""
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    skipped: List[str]
-    """Training images that cannot be read."""
-    test_globals: Tensor
-    """(n, D) global embeddings of the test images, for CLIP zero-shot beside the result."""
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What trains it."""
+
+    @property
+    def skipped(self) -> List[str]:
+        """Training images that cannot be read."""
+
+    @property
+    def test_globals(self) -> Tensor:
+        """(n, D) global embeddings of the test images, for CLIP zero-shot beside the result."""
 
     def __len__(self) -> int:
         """Images or texts an epoch."""

@@ -40,7 +40,7 @@ def weights_digest(model: torch.nn.Module) -> str:
 
 
 def extract_features(encoder: FrozenEncoder, images: ImageList, what: str,
-                     args: argparse.Namespace) -> Union[FeatureStore, LiveFeatures]:
+                     args: argparse.Namespace) -> FeatureSource:
     """Open the store of `images` under `--feature_root`, computing what it still lacks.
 
     The folder's name is a digest of the weights, the preprocessing, the masks, the image list and the files' sizes,
@@ -147,6 +147,9 @@ class LiveFeatures:
         return unpack(self.read(rows))
 
 
+FeatureSource = Union[FeatureStore, LiveFeatures]
+
+
 class Batch(NamedTuple):
     """One training batch."""
 
@@ -166,7 +169,7 @@ class FeatureSet:
         image_ids: what to call the rows in an error message.
     """
 
-    def __init__(self, stores: Sequence[Union[FeatureStore, LiveFeatures]], targets: Tensor,
+    def __init__(self, stores: Sequence[FeatureSource], targets: Tensor,
                  image_ids: Sequence[str] = ()) -> None:
         self.stores = list(stores)
         self.targets = targets

@@ -181,7 +181,7 @@ def _photos(args: argparse.Namespace) -> List[Tuple[str, Image.Image]]:
     if args.image:
         return [(path, read_image(path)) for path in args.image]
     image_ids = read_image_ids(args.val_split_file)[:PHOTOS]
-    images = ImageList(args.val_img_root, image_ids, transform=None)
+    images = ImageList(args.val_img_root, image_ids)
     return [(str(images.path(row)), read_image(images.path(row))) for row in range(len(image_ids))]
 
 

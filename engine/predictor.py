@@ -19,6 +19,7 @@ from engine.bench import Checkpoint, check_weights, masking_encoder
 from engine.distributed import get_device
 from engine.features import FeatureSet, extract_features
 from engine.metrics import average_precision
+from engine.readable import readable
 from engine.run import load_weights
 from engine.text import encode_categories
 from engine.training import build_model, model_inputs, predict
@@ -94,6 +95,7 @@ class Predictor:
     @torch.no_grad()
     def tag(self, photo: Image.Image) -> Tags:
         """Scores of all categories for a photo, and the similarity maps behind them."""
+        assert self.model is not None, "CLIP alone has no model to ask"
         image = self.tensor(photo)
         prediction = self.model.eval()(*model_inputs(self.encoder(image), not self.args.no_masked_globals, self.device))
         maps = prediction.maps[0].view(-1, *self._grid(image))
@@ -124,8 +126,10 @@ def load_predictor(args: argparse.Namespace, trained: Optional[Checkpoint]) -> P
 
 def class_ap(predictor: Predictor) -> Tuple[np.ndarray, np.ndarray]:
     """AP of every class on the test images in percent, (C,) each: of the model and of CLIP zero-shot."""
+    assert predictor.model is not None, "CLIP alone has no model to ask"
     args, num_classes = predictor.args, predictor.num_classes
     split = read_split_file(args.val_split_file, num_classes)
+    split = split.only(readable(split.image_ids, args.val_img_root, args).image_ids)
     images = ImageList(args.val_img_root, split.image_ids,
                        image_transform(predictor.encoder.clip.visual.input_resolution))
     store = extract_features(predictor.encoder, images, "test", args)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import List, NamedTuple, Sequence
+from typing import NamedTuple, Sequence
 
 from torch import Tensor
 
@@ -47,7 +47,7 @@ def label_folder(args: argparse.Namespace, spec: DatasetSpec) -> Path:
 
 
 def load_pseudo_labels(args: argparse.Namespace, spec: DatasetSpec, image_ids: Sequence[str],
-                       categories: List[str]) -> PseudoLabels:
+                       categories: Sequence[str]) -> PseudoLabels:
     """Read the training targets and the caption graph.
 
     Args:

@@ -10,7 +10,6 @@ from typing import List, NamedTuple, Sequence
 from filelock import FileLock
 
 from datasets.files import DataError, PathLike, read_json, shorten, write_json
-from datasets.images import read_image
 from datasets.split_file import ImageList, find_unreadable
 
 
@@ -34,7 +33,7 @@ def readable(image_ids: Sequence[str], img_root: PathLike, args: argparse.Namesp
         DataError: images cannot be read, and `--skip_unreadable` was not given; or it was and none can be read. The
             reasons are printed, a line an image.
     """
-    images = ImageList(img_root, image_ids, read_image)
+    images = ImageList(img_root, image_ids)
     outcome = Path(args.feature_root) / "checked" / f"{_digest(images)}.json"
     outcome.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{outcome}.lock"):  # of several processes one checks

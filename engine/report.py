@@ -95,8 +95,8 @@ def _gather(folder: Path, args: argparse.Namespace) -> _Material:
     train = read_split_file(args.train_split_file, predictor.num_classes)
     test = read_split_file(args.val_split_file, predictor.num_classes)
     return _Material(
-        args, _own_runs(folder), predictor, train, ImageList(args.train_img_root, train.image_ids, None), test,
-        ImageList(args.val_img_root, test.image_ids, None), load_captions(args.caption_root, predictor.spec.name),
+        args, _own_runs(folder), predictor, train, ImageList(args.train_img_root, train.image_ids), test,
+        ImageList(args.val_img_root, test.image_ids), load_captions(args.caption_root, predictor.spec.name),
         load_pseudo_labels(args, predictor.spec, train.image_ids, list(predictor.categories)))
 
 

@@ -17,7 +17,7 @@ class Statistic(NamedTuple):
     mean: float
     std: Optional[float]
     """Sample standard deviation; None for one seed."""
-    count: int
+    count: int  # type: ignore[assignment]  # it hides tuple.count
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Statistic:

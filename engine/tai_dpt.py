@@ -16,7 +16,7 @@ from datasets.captions.prompts import NUM_PROMPTS
 from datasets.files import DataError
 from datasets.pseudo_labels import load_prompt_labels
 from engine.bench import Bench, Checkpoint, Scored
-from engine.features import FeatureSet, FeatureStore, extract_features
+from engine.features import FeatureSet, FeatureSource, extract_features
 from engine.pseudo_labels import label_folder
 from models.tai_dpt import Content, DualPrompts, class_scores, pair_ranking_loss, text_content
 
@@ -159,7 +159,7 @@ def tai_dpt_scores(bench: Bench, trained: Checkpoint) -> Tensor:
 
 
 @torch.no_grad()
-def _score_images(bench: Bench, model: DualPrompts, store: FeatureStore) -> Tensor:
+def _score_images(bench: Bench, model: DualPrompts, store: FeatureSource) -> Tensor:
     class_embeddings = model(bench.clip_model)
     scores = []
     for batch in FeatureSet([store], bench.targets).batches(bench.args.encode_batch_size):

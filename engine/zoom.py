@@ -7,7 +7,6 @@ from typing import Any, Tuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from datasets.images import read_image
 from datasets.split_file import ImageList
@@ -18,7 +17,7 @@ from models.bac_gcn import BACGCN
 from models.encoder import FrozenEncoder
 
 
-class Tiles(Dataset):
+class Tiles(ImageList):
     """Each image as zoom x zoom tiles of half its sides, evenly spaced: item i is tile i % zoom^2 of an image."""
 
     def __init__(self, images: ImageList, zoom: int) -> None:

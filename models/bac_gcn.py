@@ -76,4 +76,4 @@ class BACGCN(nn.Module):
         CLIP's cosines share a large offset and most categories are rare; without this the first epochs go into
         learning both. Our choice. Both arguments are (O,): means over (a sample of) the training images.
         """
-        self.bias += torch.logit(prior, eps=1e-3) - mean_logits
+        self.bias.add_(torch.logit(prior, eps=1e-3) - mean_logits)

@@ -105,7 +105,7 @@ class FrozenCLIPHead(nn.Module):
     @torch.no_grad()
     def calibrate(self, embeddings: Tensor, labels: Tensor) -> None:
         """Start where the mean logit of every class is the log-odds of its mean label (our choice)."""
-        self.linear.bias += torch.logit(labels.mean(dim=0), eps=1e-3) - self(embeddings).mean(dim=0)
+        self.linear.bias.add_(torch.logit(labels.mean(dim=0), eps=1e-3) - self(embeddings).mean(dim=0))
 
 
 class ImageNetResNet101(nn.Module):

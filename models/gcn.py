@@ -1,8 +1,6 @@
 """The CLIP-GCN: graph convolutions over global, class and background nodes."""
 from __future__ import annotations
 
-from typing import Optional
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,15 +28,16 @@ class CLIPGCN(nn.Module):
         else:
             self.register_buffer("adjacency", adjacency.clone())
         widths = [dim] + [hidden] * (depth - 1) + [dim]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
-        self.residual = residual
+        layers = [nn.Linear(a, b) for a, b in zip(widths, widths[1:])]
         if residual:
-            nn.init.zeros_(self.layers[-1].weight)
-            nn.init.zeros_(self.layers[-1].bias)
+            nn.init.zeros_(layers[-1].weight)
+            nn.init.zeros_(layers[-1].bias)
+        self.layers = nn.ModuleList(layers)
+        self.residual = residual
 
     def forward(self, nodes: Tensor) -> Tensor:
         """Map (B, M, D) node features to (B, M, D)."""
-        features: Optional[Tensor] = None
-        for layer in self.layers:
-            features = layer(self.adjacency @ (nodes if features is None else F.gelu(features)))
+        features = nodes
+        for number, layer in enumerate(self.layers):
+            features = layer(self.adjacency @ (F.gelu(features) if number else features))
         return nodes + features if self.residual else features

@@ -41,7 +41,7 @@ def read_caption_file(path: PathLike, missing: str = "") -> Captions:
     captions: Captions = {}
     for key, texts in content.items():
         if not isinstance(texts, list):
-            raise DataError(f"{path}: image {key!r} has {_json_kind(texts)} in place of a list of {NUM_PROMPTS} captions")
+            raise DataError(f"{path}: image {key!r} has {_json_kind(texts)} in place of {NUM_PROMPTS} captions")
         if len(texts) != NUM_PROMPTS:
             raise DataError(f"{path}: image {key!r} has {len(texts)} captions, expected {NUM_PROMPTS}, one a prompt; "
                             "caption the image again")
