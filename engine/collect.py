@@ -70,7 +70,8 @@ class RunGroup:
         """The flags that are not at the defaults of the method. What needs no training says it all in its title."""
         if self.method not in TRAINED_METHODS or not self.runs[0].result["epochs"]:
             return {}
-        return changed_flags(self.settings, default_settings(self.experiment.dataset, self.method))
+        defaults = default_settings(self.experiment.dataset, self.method, self.settings.get("backbone"))
+        return changed_flags(self.settings, defaults)
 
     @property
     def seeds(self) -> List[int]:
@@ -149,7 +150,7 @@ def _run_folders(folders: Sequence[PathLike]) -> List[Path]:
     return list(found.values())
 
 
-_RESULT = {"dataset": str, "method": str, "title": str, "weights": str, "seed": int, "epochs": int,
+_RESULT: Dict[str, Any] = {"dataset": str, "method": str, "title": str, "weights": str, "seed": int, "epochs": int,
            "last_mAP": (int, float)}
 """Types of what a result.json has in any case."""
 
@@ -180,9 +181,10 @@ def changed_flags(settings: Dict[str, Any], reference: Dict[str, Any]) -> Dict[s
     return {flag: value for flag, value in settings.items() if flag not in reference or reference[flag] != value}
 
 
-def default_settings(dataset: str, method: str = "bac_gcn") -> Dict[str, Any]:
-    """The settings of a dataset's train script that is given no flag but `--method`."""
-    defaults = vars(parse_args(get_args_parser(dataset, None), ["--method", method]))
+def default_settings(dataset: str, method: str = "bac_gcn", backbone: Optional[str] = None) -> Dict[str, Any]:
+    """The settings of a dataset's train script that is given no flag but those which are part of a method's title."""
+    command = ["--method", method] + (["--backbone", backbone] if backbone else [])
+    defaults = vars(parse_args(get_args_parser(dataset, None), command))
     return {flag: value for flag, value in defaults.items() if flag not in PLACES}
 
 

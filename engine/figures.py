@@ -146,15 +146,16 @@ class MappedPhoto(NamedTuple):
     """Category to BAC-GCN's probability."""
 
 
-def maps_figure(photos: Sequence[MappedPhoto], classes: Sequence[str], columns: int = 6) -> Figure:
+def maps_figure(photos: Sequence[MappedPhoto], classes: Sequence[str], most_columns: int = 6) -> Figure:
     """Similarity maps of classes and backgrounds over photos (paper Fig. 5).
 
     Args:
         photos: one block of pictures each.
         classes: names of the classes; the titles of backgrounds have another colour.
-        columns: pictures in a row, the photo itself included.
+        most_columns: pictures in a row, the photo itself included; fewer maps make larger pictures.
     """
     title, between = 0.2, 0.06
+    columns = min(most_columns, max(3, *(1 + len(photo.maps) for photo in photos)))
     with paper_style():
         heights = [_Page.width_of(columns) * photo.photo.height / photo.photo.width for photo in photos]
         rows = [-(-(1 + len(photo.maps)) // columns) for photo in photos]

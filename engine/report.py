@@ -150,14 +150,16 @@ def _tiles(material: _Material) -> str:
 def _went_in(material: _Material) -> str:
     predictor, args, own = material.predictor, material.args, material.runs[0]
     classes, backgrounds = predictor.spec.classes, predictor.categories[predictor.num_classes:]
+    names = f"<span class=class>{len(classes)} classes</span> to be found: {html.words(classes)}."
+    if backgrounds:
+        names += (f"<br><span class=background>{len(backgrounds)} backgrounds</span> that help: "
+                  f"{html.words(backgrounds)}.")
     return html.section(
         "What went in",
         f"<b>{len(material.train.image_ids):,} training images</b> with {2 * NUM_PROMPTS} captions each and no labels; "
         f"<b>{len(material.test.image_ids):,} test images</b>, whose labels serve for scoring alone; a frozen CLIP "
         f"(<code>{escape(Path(args.model_path).name)}</code>). {args.epochs} epochs, "
-        f"{'seed' if len(own.seeds) == 1 else 'seeds'} {', '.join(map(str, own.seeds))}.",
-        f"<p><span class=class>{len(classes)} classes</span> to be found: {html.words(classes)}.<br>"
-        f"<span class=background>{len(backgrounds)} backgrounds</span> that help: {html.words(backgrounds)}.</p>")
+        f"{'seed' if len(own.seeds) == 1 else 'seeds'} {', '.join(map(str, own.seeds))}.", f"<p>{names}</p>")
 
 
 def _examples(material: _Material) -> str:
@@ -214,6 +216,8 @@ def _results(material: _Material) -> str:
 
 
 def _masks(material: _Material) -> str:
+    if material.args.no_masked_globals:
+        return ""
     predictor, blocks, share = material.predictor, [], 0.0
     for row in _evenly(len(material.test.image_ids), MASKED):
         views = predictor.masked_views(read_image(material.test_images.path(row)))
