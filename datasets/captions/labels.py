@@ -27,10 +27,24 @@ class CoOccurrence(NamedTuple):
 
 
 def name_captions(captions: Captions, matcher: CategoryMatcher) -> CaptionNames:
-    """The categories that each of the twelve captions of each image names."""
-    name = matcher.name_categories
-    return {image_id: [name(text) for text in texts[:NUM_PROMPTS]] + [name(text, True) for text in texts[NUM_PROMPTS:]]
+    """The categories that each of the twelve captions of each image names.
+
+    A re-caption can weave into a sentence what its question excluded ("a living room in the valley"). Where the
+    image's re-captions repeat an excluded background that none of its first captions names, no re-caption names it.
+    (The authors' questions exclude wrong backgrounds by mistake; ours exclude what the first captions name.)
+    """
+    return {image_id: _name_image(texts[:NUM_PROMPTS], texts[NUM_PROMPTS:], matcher)
             for image_id, texts in captions.items()}
+
+
+def _name_image(first_captions: List[str], re_captions: List[str], matcher: CategoryMatcher) -> List[Categories]:
+    first = [matcher.name_categories(text) for text in first_captions]
+    re = [matcher.name_categories(text, True) for text in re_captions]
+    excluded = {category for text in re_captions for category in matcher.excluded_backgrounds(text)}
+    if excluded:
+        echoed = excluded.difference(*first)
+        re = [tuple(category for category in named if category not in echoed) for named in re]
+    return first + re
 
 
 def merge_prompts(names: CaptionNames) -> LabelDictionary:

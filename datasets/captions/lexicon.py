@@ -52,8 +52,17 @@ class Phrase:
     senses: Tuple[Sense, ...] = ()
 
 
+class Start(NamedTuple):
+    """The phrases that start with the same word."""
+
+    alone: Optional[Phrase]
+    """The word by itself, if it is a phrase."""
+    compounds: Dict[str, List[Phrase]]
+    """Second word to the longer phrases, the longest first."""
+
+
 class ContextWords(NamedTuple):
-    """Words that keep a neighbour from naming anything, all in the singular. Fields are keys of `context_rules.json`."""
+    """Words that keep a neighbour from naming anything, in the singular. Fields are keys of `context_rules.json`."""
 
     heads: FrozenSet[str]
     """Nouns that take over a compound: a "dog statue" is no dog."""
@@ -78,16 +87,16 @@ class Lexicon:
     """Everything that the matcher knows about words, for one dataset.
 
     Attributes:
-        phrases: first word to the phrases that start with it, the longest first.
+        starts: first word to the phrases that start with it.
         singular: token to singular form.
         context: words that keep a neighbour from naming anything.
-        echo_names: the words that a question can exclude, as tuples of singular words.
+        echo_names: the names that a question can exclude, as tuples of words; backgrounds with their index.
     """
 
-    phrases: Mapping[str, Sequence[Phrase]]
+    starts: Mapping[str, Start]
     singular: Mapping[str, str]
     context: ContextWords
-    echo_names: FrozenSet[Words]
+    echo_names: Mapping[Words, Optional[int]]
 
 
 def load_lexicon(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> Lexicon:
@@ -124,34 +133,42 @@ def load_lexicon(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> Le
         senses[words_of(phrase)] = tuple(rules.sense(phrase, alternative, concepts, categories_of, singular)
                                          for alternative in alternatives)
     for phrase in rules.also_verbs:
-        words = words_of(phrase)
-        if words in named and words not in senses:
-            senses[words] = (Sense((), verb=True), Sense(tuple(sorted(named[words]))))
+        verb = words_of(phrase)
+        if verb in named and verb not in senses:
+            senses[verb] = (Sense((), verb=True), Sense(tuple(sorted(named[verb]))))
     for phrase, indices in own_words.items():
         named.setdefault(words_of(phrase), set()).update(indices)
         senses.pop(words_of(phrase), None)
 
     context = ContextWords(*(frozenset(singular[word] for word in rules.context[field])
                              for field in ContextWords._fields))
-    names = {name for category in spec.categories for name in (category, prompt_name(category))}
-    return Lexicon(phrases=_by_first_word(named, senses), singular=singular, context=context,
-                   echo_names=frozenset(words_of(name) for name in names.union(rules.echo_names)))
+    echo_names: Dict[Words, Optional[int]] = {tuple(tokenise(name)): None for name in rules.echo_names}
+    for index, category in enumerate(spec.categories):
+        for name in (category, prompt_name(category), category.replace(" ", "")):
+            echo_names[tuple(tokenise(name))] = index if index >= len(spec.classes) else None
+    return Lexicon(starts=_by_first_word(named, senses), singular=singular, context=context, echo_names=echo_names)
 
 
-def _by_first_word(named: Mapping[Words, Set[int]], senses: Mapping[Words, Tuple[Sense, ...]]
-                   ) -> Dict[str, List[Phrase]]:
+def _by_first_word(named: Mapping[Words, Set[int]], senses: Mapping[Words, Tuple[Sense, ...]]) -> Dict[str, Start]:
     """Index the phrases, without those that neither name a category nor keep a part of theirs from naming one."""
     phrases = [Phrase(words, tuple(sorted(named.get(words, ()))), senses.get(words, ()))
-               for words in named.keys() | senses.keys()]
+               for words in sorted(named.keys() | senses.keys())]
     naming = {phrase.words[0] for phrase in phrases
               if phrase.categories or any(sense.categories for sense in phrase.senses)}
-    index: Dict[str, List[Phrase]] = {}
+    starts: Dict[str, Start] = {}
     for phrase in phrases:
-        if not naming.isdisjoint(phrase.words):
-            index.setdefault(phrase.words[0], []).append(phrase)
-    for group in index.values():
-        group.sort(key=lambda phrase: (-len(phrase.words), phrase.words))
-    return index
+        if naming.isdisjoint(phrase.words):
+            continue
+        first = phrase.words[0]
+        start = starts.setdefault(first, Start(None, {}))
+        if len(phrase.words) == 1:
+            starts[first] = start._replace(alone=phrase)
+        else:
+            start.compounds.setdefault(phrase.words[1], []).append(phrase)
+    for start in starts.values():
+        for group in start.compounds.values():
+            group.sort(key=lambda phrase: -len(phrase.words))
+    return starts
 
 
 def _read_concepts(root: Path) -> Dict[str, List[str]]:
@@ -227,7 +244,8 @@ def _is_word(word: Any) -> bool:
     return isinstance(word, str) and (word.startswith("@") or bool(tokenise(word)))
 
 
-_CONDITIONS = {"plural": bool, "verb": bool, "modifier": bool, "before": list, "after": list, "near": list}
+_CONDITIONS: Dict[str, Any] = {"plural": bool, "verb": bool, "modifier": bool,
+                               "before": list, "after": list, "near": list}
 """What a sense can depend on, and the JSON type."""
 
 
@@ -262,7 +280,7 @@ class _Rules:
         if not isinstance(meanings, (str, list)) or not all(isinstance(meaning, str) for meaning in meanings):
             return False
         values = {key: value for key, value in written.items() if key in _CONDITIONS and value is not None}
-        return all(isinstance(value, _CONDITIONS[key]) and (isinstance(value, bool) or all(map(_is_word, value)))
+        return all(type(value) is _CONDITIONS[key] and (isinstance(value, bool) or all(map(_is_word, value)))
                    for key, value in values.items())
 
     def sense(self, phrase: str, written: Mapping[str, Any], concepts: Mapping[str, Sequence[str]],

@@ -1,11 +1,11 @@
 """Step 2 and 4 of the filter: compound nouns, and from them to categories."""
 from __future__ import annotations
 
-from typing import Dict, List, Mapping, Sequence, Set, Tuple
+from typing import Dict, List, Sequence, Set, Tuple
 
 from datasets.captions.grammar import PUNCTUATION, is_modifier, is_verb, tokenise
 from datasets.captions.lexicon import Categories, Lexicon, Phrase, Sense
-from datasets.captions.negation import TRIGGERS, echo_positions, silent_positions
+from datasets.captions.negation import TRIGGERS, echo_positions, excluded_positions, name_at, silent_positions
 
 
 class CategoryMatcher:
@@ -13,16 +13,17 @@ class CategoryMatcher:
 
     def __init__(self, lexicon: Lexicon) -> None:
         self._singular = lexicon.singular
-        self._phrases = lexicon.phrases
+        self._starts = lexicon.starts
         self._context = lexicon.context
         self._vehicles = lexicon.context.enclosing | lexicon.context.decked
         self._echo_names = lexicon.echo_names
         self._echo_words = frozenset(word for name in lexicon.echo_names for word in name)
-        self._compounds = frozenset(phrase.words for group in lexicon.phrases.values() for phrase in group
-                                    if len(phrase.words) > 1)
-        self._triggers = TRIGGERS | lexicon.context.depictions | _PICTURES
+        self._compounds = frozenset(phrase.words for start in lexicon.starts.values()
+                                    for group in start.compounds.values() for phrase in group)
+        self._picturing = lexicon.context.depictions | _PICTURES
         self._first: Dict[str, Categories] = {}
         self._re: Dict[str, Categories] = {}
+        self._excluded: Dict[str, Categories] = {}
 
     def name_categories(self, caption: str, is_recaption: bool = False) -> Categories:
         """The categories that `caption` names, as sorted indices.
@@ -37,52 +38,92 @@ class CategoryMatcher:
             named = memory[caption] = self._name(caption, is_recaption)
         return named
 
+    def excluded_backgrounds(self, recaption: str) -> Categories:
+        """The backgrounds that the question of a re-caption excluded, as far as the answer repeats them, sorted."""
+        self.name_categories(recaption, is_recaption=True)
+        return self._excluded.get(recaption, ())
+
     def singular_words(self, caption: str) -> List[str]:
         """The words of a caption in the singular, with its punctuation."""
         singular = self._singular
         return [singular[token] for token in tokenise(caption)]
 
+    def unclaimed_words(self, caption: str, is_recaption: bool = False) -> Set[str]:
+        """The words of a caption, in the singular, that are no part of what names a category."""
+        tokens = tokenise(caption)
+        words = [self._singular[token] for token in tokens]
+        echo = self._echo_positions(tokens) if is_recaption else set()
+        claimed = {position for start, end, categories in self._spans(tokens, words, echo) if categories
+                   for position in range(start, end)}
+        return {word for position, word in enumerate(words) if position not in claimed}
+
     def _name(self, caption: str, is_recaption: bool) -> Categories:
         tokens = tokenise(caption)
         singular = self._singular
         words = [singular[token] for token in tokens]
-        phrases = self._phrases
-        starts = [position for position, word in enumerate(words) if word in phrases]
-        if not starts:
-            return ()
-        silent = self._silent_positions(tokens, words, is_recaption)
+        echo: Set[int] = set()
+        if is_recaption:
+            echo = self._echo_positions(tokens)
+            excluded = {self._echo_names.get(name_at(tokens, position, self._echo_names))
+                        for position in echo | excluded_positions(tokens)} - {None}
+            if excluded:
+                self._excluded[caption] = tuple(sorted(excluded))
         found: Set[int] = set()
+        for _, _, categories in self._spans(tokens, words, echo):
+            found.update(categories)
+        return tuple(sorted(found))
+
+    def _spans(self, tokens: List[str], words: List[str], echo: Set[int]) -> List[Tuple[int, int, Categories]]:
+        """The phrases of a caption that are to be seen: from, to, and what they name here."""
+        known = self._starts
+        starts = [position for position, word in enumerate(words) if word in known]
+        if not starts:
+            return []
+        silent = self._silent_positions(tokens, words) | echo
+        following = [*words[1:], ""]
+        spans = []
         free = 0
         for start in starts:
             if start < free:
                 continue
-            for phrase in phrases[words[start]]:
-                end = start + len(phrase.words)
-                if end - start > 1 and tuple(words[start:end]) != phrase.words:
-                    continue
-                free = end
-                if start not in silent and not self._is_out_of_sight(tokens, words, start, end):
-                    found.update(self._meaning(phrase, tokens, words, start, end))
-                break
-        return tuple(sorted(found))
+            word = known[words[start]]
+            phrase = word.alone
+            for compound in word.compounds.get(following[start], ()):
+                if tuple(words[start:start + len(compound.words)]) == compound.words:
+                    phrase = compound
+                    break
+            if phrase is None:
+                continue
+            free = start + len(phrase.words)
+            if start not in silent and not self._is_out_of_sight(tokens, words, start, free):
+                spans.append((start, free, self._meaning(phrase, tokens, words, start, free)))
+        return spans
 
-    def _silent_positions(self, tokens: List[str], words: List[str], is_recaption: bool) -> Set[int]:
-        """Positions whose words name nothing: denied, asked, echoed or only depicted."""
+    def _silent_positions(self, tokens: List[str], words: List[str]) -> Set[int]:
+        """Positions whose words name nothing: denied, asked or only depicted."""
         silent: Set[int] = set()
-        if not self._triggers.isdisjoint(words):
+        if not TRIGGERS.isdisjoint(tokens):
             silent |= silent_positions(tokens)
+        if "of" in words and not self._picturing.isdisjoint(words):
             silent |= self._depicted_positions(words)
-        if is_recaption:
-            names = self._echo_words
-            if any(one in names and other in names for one, other in zip(words, words[1:])):
-                silent |= echo_positions(tokens, self._echo_names, self._compounds)
         return silent
+
+    def _echo_positions(self, tokens: Sequence[str]) -> Set[int]:
+        """Positions of the names that only repeat the question."""
+        names = self._echo_words
+        previous = -2
+        for position in [position for position, token in enumerate(tokens) if token in names]:
+            if position - previous == 1:
+                return echo_positions(tokens, self._echo_names, self._compounds)
+            previous = position
+        return set()
 
     def _depicted_positions(self, words: Sequence[str]) -> Set[int]:
         depicted: Set[int] = set()
         for position, word in enumerate(words[:-1]):
-            depicts = word in self._context.depictions or word in _PICTURES and "with" in words[max(position - 2, 0):position]
-            if depicts and words[position + 1] == "of":
+            if words[position + 1] != "of":
+                continue
+            if word in self._context.depictions or word in _PICTURES and "with" in words[max(position - 2, 0):position]:
                 end = position + 2
                 while end < len(words) and words[end] not in PUNCTUATION and words[end] not in _DEPICTION_ENDS:
                     end += 1

@@ -2,7 +2,7 @@
 a thing in it, and where a question is only repeated."""
 from __future__ import annotations
 
-from typing import FrozenSet, List, Sequence, Set
+from typing import Container, FrozenSet, List, Sequence, Set, Tuple
 
 from datasets.captions.grammar import (
     AUXILIARIES,
@@ -14,9 +14,12 @@ from datasets.captions.grammar import (
     WH_WORDS,
 )
 
+Words = Tuple[str, ...]
+
 _EXCLUDING = frozenset("excluding exclude excluded except excepting exception barring".split())
 _DENYING = frozenset("no without neither nor lacking lack lacks absence devoid never sans".split())
-_NOT = frozenset("not isn't aren't wasn't weren't don't doesn't didn't can't cannot couldn't won't hasn't haven't".split())
+_NOT = frozenset(("not isn't aren't wasn't weren't don't doesn't didn't can't cannot couldn't won't hasn't "
+                  "haven't").split())
 _DIALOGUE = frozenset(("question", "answer", "?"))
 
 _AGENT = "by"
@@ -34,6 +37,9 @@ _ABSENT = frozenset("visible shown seen present pictured included depicted in pa
 
 _HARMLESS = frozenset("only just merely sure".split())
 """What follows "not" where it denies nothing that could be seen."""
+
+_LONGEST_NAME = 3
+"""Words in the longest name of a category."""
 
 _STOPS = PREPOSITIONS.difference(("of", "for")) | WH_WORDS | BE_VERBS | AUXILIARIES | frozenset(("but", "only"))
 
@@ -151,32 +157,45 @@ def _subject_before(tokens: Sequence[str], position: int) -> range:
     return range(start, position)
 
 
-def echo_positions(words: Sequence[str], names: FrozenSet[tuple], compounds: FrozenSet[tuple]) -> Set[int]:
+def excluded_positions(tokens: Sequence[str]) -> Set[int]:
+    """Positions after "excluding" and the like: the list that the question asked to leave out."""
+    if _EXCLUDING.isdisjoint(tokens):
+        return set()
+    return {denied for position, token in enumerate(tokens) if token in _EXCLUDING
+            for denied in _excluded_after(tokens, position)}
+
+
+def echo_positions(tokens: Sequence[str], names: Container[Words], compounds: Container[Words]) -> Set[int]:
     """Positions of runs of category names without a word between them: the list that the question excluded.
 
     "Sofa person chair" is such a run; "dog dog dog" is mere repetition, and "water bottle" a compound noun.
 
     Args:
-        words: singular words of a re-caption.
+        tokens: of a re-caption.
         names: the category names, as tuples of words.
         compounds: two-name runs that are ordinary compound nouns.
     """
-    longest = max(map(len, names))
     echoed: Set[int] = set()
     position = 0
-    while position < len(words):
-        run: List[tuple] = []
+    while position < len(tokens):
+        run: List[Words] = []
         end = position
-        while end < len(words):
-            for length in range(longest, 0, -1):
-                name = tuple(words[end:end + length])
-                if name in names:
-                    run.append(name)
-                    end += length
-                    break
-            else:
+        while end < len(tokens):
+            name = name_at(tokens, end, names)
+            if not name:
                 break
+            run.append(name)
+            end += len(name)
         if len(set(run)) > 1 and not (len(run) == 2 and run[0] + run[1] in compounds):
             echoed.update(range(position, end))
         position = max(end, position + 1)
     return echoed
+
+
+def name_at(tokens: Sequence[str], position: int, names: Container[Words]) -> Words:
+    """The longest of `names` that starts at `position`; empty where there is none."""
+    for length in range(_LONGEST_NAME, 0, -1):
+        name = tuple(tokens[position:position + length])
+        if len(name) == length and name in names:
+            return name
+    return ()
