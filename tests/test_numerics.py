@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import warnings
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 import clip
+from clip.model import Architecture
 from datasets.files import DataError
 from datasets.images import image_transform
 from datasets.split_file import ImageList, read_image_ids
@@ -166,6 +168,27 @@ def test_stored_features_depend_on_the_batch_size_by_rounding_only(tiny_world, t
     rows = range(len(images))
     for one, other in zip(*(store[rows] for store in stores)):
         torch.testing.assert_close(one, other, rtol=2e-3, atol=1e-4)  # two steps of fp16
+
+
+@pytest.mark.parametrize("dtype, least_cosine, most_apart", [(torch.float16, 0.9999, 0.02),
+                                                             (torch.bfloat16, 0.999, 0.2)])
+def test_half_precision_agrees_with_fp32(tmp_path, dtype, least_cosine, most_apart):
+    """Embeddings of a 6-layer encoder by their cosine, and the final logits by their mean difference."""
+    torch.manual_seed(0)
+    full = clip.CLIP(Architecture(embed_dim=DIM, image_resolution=64, patch_size=16, vision_width=128, vision_layers=6,
+                                  text_width=64, text_layers=1)).eval()
+    images = torch.randn(8, 3, 64, 64)
+    exact = FrozenEncoder(full)(images)
+    rounded = FrozenEncoder(copy.deepcopy(full).to(dtype))(images.to(dtype))
+    cosines = [torch.cosine_similarity(one, other.float(), dim=-1) for one, other in zip(exact, rounded)]
+    assert cosines[0].min() > least_cosine and cosines[1][:, 0].min() > least_cosine
+    assert cosines[1].min() > 0.9  # a patch at the edge of H may change sides
+    model = build_model(flags(tmp_path), torch.randn(5, DIM), torch.eye(5), num_classes=3)
+    torch.nn.init.normal_(model.gcn.layers[-1].weight, std=0.1)
+    logits = [model(features.patch_embeddings.float(), features.global_embeddings[:, 1:].float()).logits
+              for features in (exact, rounded)]
+    apart = float((logits[0] - logits[1]).abs().mean())
+    assert apart < most_apart
 
 
 def test_unreadable_images_stop_a_run_at_once_or_are_left_out(tiny_world, tmp_path, capsys):
