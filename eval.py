@@ -26,13 +26,14 @@ from datasets.files import DataError, atomic_write
 from datasets.registry import get_dataset
 from engine.bench import Checkpoint, load_bench
 from engine.cli import run_main
+from engine.distributed import setup
 from engine.evaluation import score_test_images, write_result
 from engine.methods import EVAL_DEFAULTS, METHODS, add_cdul_flags, add_tagclip_flags
 from engine.metrics import average_precision, summarise
 from engine.options import add_data_flags, fill_defaults
 from engine.paper_tables import TABLES, write_table
 from engine.pictures import FIGURES, draw_figure, save_curves, tag_photos
-from engine.run import get_device, load_checkpoint, seed_everything
+from engine.run import load_checkpoint, seed_everything
 from engine.tables import format_table
 
 
@@ -93,7 +94,7 @@ def main() -> None:
 
 def evaluate(args: argparse.Namespace, trained: Optional[Checkpoint]) -> None:
     """Score the test images, write per-class AP, and print the metrics."""
-    spec, device = get_dataset(args.dataset), get_device(args.device)
+    spec, device = get_dataset(args.dataset), setup(args.device)
     seed_everything(0, device)
     bench = load_bench(args, spec, device)
     scores, predicted = score_test_images(bench, trained)

@@ -22,12 +22,13 @@ from datasets.registry import get_dataset
 from datasets.split_file import ImageList, read_image_ids, read_split_file
 from engine.baselines import train_baseline
 from engine.cli import run_main
+from engine.distributed import setup
 from engine.features import FeatureSet, extract_features, weights_digest
 from engine.metrics import average_precision, mean_ap, summarise
 from engine.options import get_args_parser, parse_args
 from engine.pseudo_labels import load_pseudo_labels
 from engine.readable import readable
-from engine.run import Run, get_device, seed_everything
+from engine.run import Run, seed_everything
 from engine.text import encode_categories
 from engine.training import build_model, calibrate, extend_with_crops, predict, train_one_epoch
 from engine.zoom import zoomed_map
@@ -37,7 +38,7 @@ from models.zero_shot import zero_shot_scores
 
 def main(args: argparse.Namespace) -> Run:
     spec = get_dataset(args.dataset)
-    device = get_device(args.device)
+    device = setup(args.device)
     if args.method != "bac_gcn":
         return train_baseline(args, spec, device)
     num_classes = len(spec.classes)

@@ -21,7 +21,7 @@ from datasets.captions.prompts import DECODING, first_prompts, re_prompts
 from datasets.files import DataError, PathLike, write_json
 from datasets.registry import DatasetSpec, get_dataset
 from datasets.split_file import ImageList, read_image_ids
-from engine.run import get_device
+from engine.distributed import get_device
 from models.captioner import Captioner, load_captioner
 
 FindCategories = Callable[[Sequence[str]], Sequence[str]]

@@ -7,14 +7,15 @@ import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from torch import Tensor
 
 from datasets.files import DataError, PathLike, read_json, write_json
+from engine.distributed import barrier, from_main, world
 from models.encoder import Features
 
 CHUNK_ROWS = 256
@@ -69,8 +70,8 @@ def store_arrays(rows: int, num_patches: int, dim: int, patch_dtype: str) -> Dic
 
 
 def is_complete(folder: PathLike) -> bool:
-    """Whether the store in `folder` has all of its rows."""
-    return (Path(folder) / _META).exists()
+    """Whether the store in `folder` has all of its rows, as the main process sees it."""
+    return from_main(lambda: (Path(folder) / _META).exists())
 
 
 class FeatureStore:
@@ -88,9 +89,15 @@ class FeatureStore:
         self.meta: Dict[str, Any] = read_json(self.folder / _META)
         try:
             maps = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in self.meta["arrays"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{self.folder}: a damaged feature store ({error}); delete the folder, it will be "
-                            "computed again") from None
+            rows, patches, dim = maps["patch_embeddings"].shape
+            height, width = self.meta["grid"]
+            expected = store_arrays(rows, patches, dim, "int8" if "patch_scales" in maps else "fp16")
+            fits = patches == height * width and expected == {
+                name: ArraySpec(array.shape, str(array.dtype)) for name, array in maps.items()}
+        except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise _damaged(self.folder, str(error)) from None
+        if not fits:
+            raise _damaged(self.folder, "its arrays do not fit each other")
         self._mmaps = [array.base for array in maps.values()]
         self._arrays = {name: np.asarray(array) for name, array in maps.items()}
 
@@ -124,8 +131,8 @@ class StoreWriter:
     """Fills a store. One thread of its own copies from the device and writes, while the encoder goes on.
 
     Disk space is reserved before the first row is computed. A chunk counts as done once its rows are on disk, so a
-    killed extraction leaves whole chunks, and the finished files are the same bytes as without the stop. Processes
-    may fill different chunks of one store; all but one of them open it after the one has reserved the space.
+    killed extraction leaves whole chunks, and the finished files are the same bytes as without the stop. The
+    processes of a distributed run make, fill and finish one store together.
 
     Args:
         folder: the store's folder.
@@ -139,18 +146,18 @@ class StoreWriter:
         self.folder = Path(folder)
         self.arrays = arrays
         self._rows = next(iter(arrays.values())).shape[0]
-        (self.folder / _DONE).mkdir(parents=True, exist_ok=True)
-        self._reserve()
+        from_main(self._reserve)
         self._files = {name: (self.folder / f"{name}.npy").open("r+b") for name in arrays}
         self._offsets = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r").offset for name in arrays}
         self._thread = ThreadPoolExecutor(1)
         self._pending: List[Future[None]] = []
 
     def chunks_to_do(self) -> List[range]:
-        """The rows of every chunk that is not done."""
-        done = self._done_starts()
-        return [range(start, min(start + CHUNK_ROWS, self._rows)) for start in range(0, self._rows, CHUNK_ROWS)
-                if start not in done]
+        """The rows of every chunk that is not done and falls to this process."""
+        done = from_main(lambda: {int(path.name) for path in (self.folder / _DONE).iterdir()})
+        chunks = [range(start, min(start + CHUNK_ROWS, self._rows)) for start in range(0, self._rows, CHUNK_ROWS)
+                  if start not in done]
+        return chunks[world().rank::world().size]
 
     def write(self, rows: range, packed: PackedFeatures) -> None:
         """Write consecutive rows, soon. A chunk is done with its last row, so its rows come in order.
@@ -176,14 +183,16 @@ class StoreWriter:
                 file.close()
 
     def finish(self, meta: Dict[str, Any]) -> None:
-        """Declare the store complete, once all chunks of all processes are done."""
+        """Declare the store complete, once the chunks of all processes are done."""
+        barrier()
+        from_main(lambda: self._finish(meta))
+
+    def _finish(self, meta: Dict[str, Any]) -> None:
         write_json(self.folder / _META, {**meta, "arrays": self.arrays})
         shutil.rmtree(self.folder / _DONE)
 
-    def _done_starts(self) -> Set[int]:
-        return {int(path.name) for path in (self.folder / _DONE).iterdir()}
-
     def _reserve(self) -> None:
+        (self.folder / _DONE).mkdir(parents=True, exist_ok=True)
         for part in self.folder.glob("*.part"):
             part.unlink()
         missing = {name: spec for name, spec in self.arrays.items() if not (self.folder / f"{name}.npy").exists()}
@@ -232,22 +241,30 @@ class StoreWriter:
 
 @contextmanager
 def owned(folder: PathLike) -> Iterator[None]:
-    """Hold the lock of a store that is to be filled; wait while another process has it.
+    """Hold the lock of a store that is to be filled; wait while another run has it.
 
     The system releases the lock when its owner ends, however that happens. Look again whether the store is complete
     once it is held.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     lock = FileLock(str(Path(folder) / "lock"))
+    from_main(lambda: _acquire(lock, folder))
+    try:
+        yield
+    finally:
+        lock.release()  # only the main process holds it
+
+
+def _acquire(lock: BaseFileLock, folder: PathLike) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout:
         print(f"{folder}: another run is computing these features; waiting for it", flush=True)
         lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+
+
+def _damaged(folder: Path, reason: str) -> DataError:
+    return DataError(f"{folder}: a damaged feature store ({reason}); delete the folder, it will be computed again")
 
 
 def format_bytes(count: float) -> str:

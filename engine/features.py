@@ -5,9 +5,10 @@ import argparse
 import hashlib
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Deque, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets.split_file import ImageList
+from engine.distributed import ALONE, World, is_main
 from engine.feature_store import (
     FeatureStore,
     PackedFeatures,
@@ -93,8 +95,7 @@ def _fill(encoder: FrozenEncoder, images: ImageList, folder: Path, meta: Dict[st
                    for chunk in chunks for start in range(0, len(chunk), args.encode_batch_size)]
         loader = DataLoader(images, batch_sampler=list(map(list, batches)), num_workers=_workers(args),
                             pin_memory=device.type == "cuda")
-        with tqdm(total=len(images), initial=len(images) - sum(map(len, chunks)), desc=f"features ({what})",
-                  unit="image") as bar:
+        with tqdm(total=sum(map(len, chunks)), desc=f"features ({what})", unit="image", disable=not is_main()) as bar:
             for rows, (batch, _) in zip(batches, loader):
                 writer.write(rows, pack(encoder(batch.to(device, non_blocking=True)), args.patch_dtype))
                 bar.update(len(rows))
@@ -151,13 +152,17 @@ FeatureSource = Union[FeatureStore, LiveFeatures]
 
 
 class Batch(NamedTuple):
-    """One training batch."""
+    """One batch, or what falls to one process of it."""
 
     rows: Tensor
-    """(B,) rows of the training set."""
+    """(B,) rows of the set, on the CPU."""
     features: Features
     targets: Tensor
     """(B, O) soft targets."""
+    whole: Tensor
+    """Rows of the whole batch, over all processes."""
+    share: float
+    """What the mean loss of these rows counts in the mean loss of the whole batch."""
 
 
 class FeatureSet:
@@ -166,7 +171,7 @@ class FeatureSet:
     Args:
         stores: the training images, then the ReSO crops.
         targets: (n, O) pseudo-labels of all rows.
-        image_ids: what to call the rows in an error message.
+        image_ids: names of the rows, for messages.
     """
 
     def __init__(self, stores: Sequence[FeatureSource], targets: Tensor,
@@ -179,29 +184,46 @@ class FeatureSet:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def features(self, rows: np.ndarray) -> Features:
-        """Features of `rows`, in their order."""
+    def features(self, rows: np.ndarray, device: Optional[torch.device] = None) -> Features:
+        """Features of `rows`, in their order, on `device` (default: the CPU)."""
         owner = np.searchsorted(self._starts, rows, side="right") - 1
         order = np.argsort(owner, kind="stable")
         parts = [store.read(rows[owner == number] - self._starts[number])
                  for number, store in enumerate(self.stores) if (owner == number).any()]
         back = torch.from_numpy(np.argsort(order, kind="stable"))
-        return unpack({name: torch.cat([part[name] for part in parts])[back] for name in parts[0]})
+        packed = {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
+        return unpack({name: _upload(values, device) for name, values in packed.items()})
 
-    def batches(self, batch_size: int, generator: Optional[torch.Generator] = None, start: int = 0) -> Iterator[Batch]:
+    def batches(self, batch_size: int, generator: Optional[torch.Generator] = None, start: int = 0,
+                device: Optional[torch.device] = None, world: World = ALONE) -> Iterator[Batch]:
         """All rows once, shuffled by `generator`, or in order without one, from batch `start` on.
 
-        The next batches are read meanwhile.
+        The next batches are read, and copied to `device`, meanwhile. Of several processes each gets a share of every
+        shuffled batch, so that together they train on it, and whole batches in turn without a generator, so that
+        predictions do not depend on their number.
         """
         order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
+        batches = order.split(batch_size)[start:]
+        if generator is None:
+            shares = [(whole, whole) for whole in batches[world.rank::world.size]]
+        else:  # a batch smaller than the number of processes leaves some with a row that does not count
+            shares = [(whole, whole[min(world.rank, len(whole) - 1)::world.size]) for whole in batches]
         with ThreadPoolExecutor(1) as reader:
-            ahead: List[Tuple[Tensor, Any]] = []
-            for rows in order.split(batch_size)[start:]:
-                ahead.append((rows, reader.submit(self.features, rows.numpy())))
+            ahead: Deque[Future[Batch]] = deque()
+            for whole, rows in shares:
+                ahead.append(reader.submit(self._read, whole, rows, device, world))
                 if len(ahead) > 2:
-                    yield self._batch(*ahead.pop(0))
-            for rows, features in ahead:
-                yield self._batch(rows, features)
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
-    def _batch(self, rows: Tensor, features: Any) -> Batch:
-        return Batch(rows, features.result(), self.targets[rows])
+    def _read(self, whole: Tensor, rows: Tensor, device: Optional[torch.device], world: World) -> Batch:
+        share = len(rows) / len(whole) if world.rank < len(whole) else 0.0
+        return Batch(rows, self.features(rows.numpy(), device), _upload(self.targets[rows], device), whole, share)
+
+
+def _upload(values: Tensor, device: Optional[torch.device]) -> Tensor:
+    """Copy to a device without making the program wait for it."""
+    if device is None or device.type != "cuda" or values.is_cuda:
+        return values if device is None else values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)

@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from datasets.files import DataError, PathLike, atomic_write, shorten, write_json
 from datasets.registry import DatasetSpec
+from engine.distributed import barrier, from_main, is_main
 from engine.methods import method_title
 from engine.tables import results_table
 
@@ -42,16 +43,6 @@ class Progress(NamedTuple):
     """Batches done."""
     loss: Tensor = torch.zeros(())
     """Sum of the losses of their images."""
-
-
-def get_device(name: Optional[str]) -> torch.device:
-    """The device called `name`, or the best one that this machine has."""
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise DataError(f"--device {name}: {str(error).splitlines()[0]}") from None
 
 
 def seed_everything(seed: int, device: torch.device) -> None:
@@ -130,7 +121,7 @@ def load_weights(model: torch.nn.Module, checkpoint: Dict[str, Any], path: PathL
 
 
 class Run:
-    """One training run and its output folder.
+    """One training run and its output folder. Of several processes only the main one writes.
 
     The checkpoint is the truth: it holds the weights, the optimiser, the history of epochs and how far the next epoch
     has come. `best.pth` is written before it and `log.txt` after it, so that a run killed in between repeats what it
@@ -150,12 +141,22 @@ class Run:
         self.history: List[Dict[str, float]] = []
         self.result: Dict[str, Any] = {}
         self.progress = Progress()
+        self.writer: Optional[SummaryWriter] = None
         if args.overwrite:
-            for name in _RESULT_FILES:
-                (self.folder / name).unlink(missing_ok=True)
-            shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
+            from_main(self._remove_results)
         self._source = self._find_source(args.resume)
         self._checkpoint = self._read_source()
+        self._saved_at = time.monotonic()
+        barrier()  # what is there was read by all processes
+        if is_main():
+            self._open()
+
+    def _remove_results(self) -> None:
+        for name in _RESULT_FILES:
+            (self.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
+
+    def _open(self) -> None:
         if self._source is None or self._source.parent.resolve() != self.folder.resolve():
             shutil.rmtree(self.crop_folder, ignore_errors=True)  # crops that other weights found
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -163,10 +164,9 @@ class Run:
             unfinished.unlink()
         write_json(self.folder / "config.json", {
             "args": self.args, "git_revision": git_revision(), "python": platform.python_version(),
-            "torch": torch.__version__, "categories": self.categories, **facts}, indent=1)
+            "torch": torch.__version__, "categories": self.categories, **self.facts}, indent=1)
         self.writer = SummaryWriter(str(self.folder / "tensorboard"),
                                     purge_step=self._checkpoint["epoch"] + 1 if self._checkpoint else None)
-        self._saved_at = time.monotonic()
 
     def _find_source(self, resume: Optional[str]) -> Optional[Path]:
         """The checkpoint to go on from. Once a run that was started by --resume has its own, it goes on from that."""
@@ -214,15 +214,18 @@ class Run:
                             "checkpoint, or train anew with --overwrite")
         self.history = self._checkpoint["history"]
         self.progress = Progress(**self._checkpoint["progress"])
+        if self.next_epoch + (self.progress.batches > 0) > self.args["reso_epoch"]:
+            from_main(self._take_over_crops)
+        within = f" and {self.progress.batches} batches" if self.progress.batches else ""
+        print(f"{self.folder}: going on after epoch {len(self.history)}{within}")
+
+    def _take_over_crops(self) -> None:
         earlier = self._source.parent / self.crop_folder.name
-        begun = self.next_epoch + (self.progress.batches > 0)
-        if earlier.is_dir() and not self.crop_folder.exists() and begun > self.args["reso_epoch"]:
+        if earlier.is_dir() and not self.crop_folder.exists():
             copy = self.folder / "crops.part"
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(earlier, copy)
             copy.rename(self.crop_folder)
-        within = f" and {self.progress.batches} batches" if self.progress.batches else ""
-        print(f"{self.folder}: going on after epoch {len(self.history)}{within}")
 
     @property
     def crop_folder(self) -> Path:
@@ -250,6 +253,9 @@ class Run:
 
     def _save(self, names: Sequence[str], progress: Progress, model: torch.nn.Module,
               optimizer: torch.optim.Optimizer) -> None:
+        self._saved_at = time.monotonic()
+        if not is_main():
+            return
         buffer = io.BytesIO()
         torch.save({"epoch": len(self.history), "model": model.state_dict(), "optimizer": optimizer.state_dict(),
                     "history": self.history, "progress": progress._asdict(), "args": self.args,
@@ -257,7 +263,6 @@ class Run:
         for name in names:
             with atomic_write(self.folder / name, "wb") as file:
                 file.write(buffer.getbuffer())
-        self._saved_at = time.monotonic()
 
     def finish_epoch(self, record: Dict[str, float], timing: Dict[str, float], model: torch.nn.Module,
                      optimizer: torch.optim.Optimizer) -> None:
@@ -265,10 +270,11 @@ class Run:
         self.history.append(record)
         self.progress = Progress()
         self._save(("best.pth", "checkpoint.pth")[self.best is not record:], self.progress, model, optimizer)
-        self._write_log({**record, **timing})
-        for name, value in {**record, **timing}.items():
-            self.writer.add_scalar(name, value, record["epoch"])
-        self.writer.flush()
+        if self.writer:
+            self._write_log({**record, **timing})
+            for name, value in {**record, **timing}.items():
+                self.writer.add_scalar(name, value, record["epoch"])
+            self.writer.flush()
         print(f"epoch {record['epoch']:2d}  loss {record['loss']:.4f}  mAP {record['mAP']:.2f}  "
               f"{timing['seconds']:.1f} s  {timing['images_per_second']:.0f} images/s", flush=True)
 
@@ -286,8 +292,10 @@ class Run:
                   "best_mAP": self.best["mAP"], "best_epoch": self.best["epoch"], "zero_shot_mAP": zero_shot,
                   "zoom_mAP": zoomed}
         self.result = result
-        write_json(self.folder / "result.json", result, indent=1)
-        self.writer.close()
+        if self.writer:
+            write_json(self.folder / "result.json", result, indent=1)
+            self.writer.close()
+        barrier()  # from here on all processes find the folder finished
         print(results_table(spec, result))
         print(f"everything is in {self.folder}")
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from pathlib import Path
 from typing import Dict, List, Tuple
 
@@ -13,7 +14,8 @@ from tqdm import tqdm
 from datasets.files import DataError
 from datasets.images import read_image
 from datasets.split_file import ImageList
-from engine.features import FeatureSet, FeatureStore, extract_features
+from engine.distributed import any_process, from_main, gather, is_main, sum_gradients, sum_over_processes, world
+from engine.features import FeatureSet, FeatureSource, extract_features
 from engine.interruption import held_signals
 from engine.run import Progress, Run
 from models.bac_gcn import BACGCN
@@ -69,64 +71,70 @@ def train_one_epoch(model: BACGCN, data: FeatureSet, optimizer: torch.optim.Opti
     """
     model.train()
     generator = torch.Generator().manual_seed(args.seed * 100_003 + run.next_epoch)
-    count, total = run.progress.batches, run.progress.loss.to(device)
+    done, total = run.progress.batches, run.progress.loss.to(device)
     unchecked: List[Tuple[Tensor, Tensor]] = []
     interval = 1 if device.type == "cpu" else CHECK_BATCHES
     last = -(-len(data) // args.batch_size)
+    stopping = False
     with held_signals() as received:
-        for count, batch in enumerate(data.batches(args.batch_size, generator, start=count), start=count + 1):
+        for batch in data.batches(args.batch_size, generator, done, device, world()):
             inputs = model_inputs(batch.features, not args.no_masked_globals, device)
-            loss = pseudo_label_loss(model(*inputs).logits, batch.targets.to(device), args.loss)
+            loss = batch.share * pseudo_label_loss(model(*inputs).logits, batch.targets, args.loss)
             optimizer.zero_grad()
             loss.backward()
+            loss = sum_gradients(model.parameters(), loss)
             optimizer.step()
-            total = total + loss.detach() * len(batch.rows)
-            unchecked.append((batch.rows, loss.detach()))
-            if received:
+            done, total = done + 1, total + loss * len(batch.whole)
+            unchecked.append((batch.whole, loss))
+            stopping = any_process(bool(received))
+            if stopping:
                 break
             save = run.save_is_due
-            if save or count == last or len(unchecked) == interval:
+            if save or done == last or len(unchecked) == interval:
                 _check_finite(model, unchecked, data, run.next_epoch)
                 unchecked.clear()
             if save:
-                run.save_within_epoch(Progress(count, total.cpu()), model, optimizer)
-        if received:
+                run.save_within_epoch(Progress(done, total.cpu()), model, optimizer)
+        if stopping:
+            if not received:  # the signal went to another process
+                received.append(signal.SIGTERM)
             _check_finite(model, unchecked, data, run.next_epoch)
-            run.save_within_epoch(Progress(count, total.cpu()), model, optimizer)
+            run.save_within_epoch(Progress(done, total.cpu()), model, optimizer)
     return float(total) / len(data)
 
 
 CHECK_BATCHES = 16
-"""Batches between two looks at the losses on an accelerator, which has to be waited for; on the CPU each is looked at."""
+"""Batches between two looks at the losses on an accelerator, which it has to wait for; on the CPU each is looked at."""
 
 
 def _check_finite(model: BACGCN, batches: List[Tuple[Tensor, Tensor]], data: FeatureSet, epoch: int) -> None:
-    """Raise DataError if a loss of the (rows, loss) `batches` is not finite, or else a weight after the last of them."""
+    """Raise DataError if a loss of the (rows, loss) `batches`, or a weight after the last of them, is not finite."""
     if not batches:
         return
     losses = torch.stack([loss for _, loss in batches]).cpu()
     bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
-    if bad:
-        rows, what = batches[bad[0]][0], f"the loss is {float(losses[bad[0]])}"
-    elif all(torch.isfinite(weight).all() for weight in model.parameters()):
+    if not bad and all(torch.isfinite(weight).all() for weight in model.parameters()):
         return
-    else:
-        rows, what = batches[-1][0], "a weight is no longer finite"
+    first = bad[0] if bad else -1
+    rows, what = batches[first][0], f"the loss is {float(losses[first])}" if bad else "a weight is no longer finite"
     names = " ".join(data.image_ids[row] if data.image_ids else str(row) for row in rows.tolist())
-    raise DataError(f"epoch {epoch}: {what}; nothing of it is saved. Lower --lr, or look at the captions and the images "
-                    f"of this batch: {names}")
+    raise DataError(f"epoch {epoch}: {what}; nothing of it is saved. Lower --lr, or look at the captions and images of "
+                    f"this batch: {names}")
 
 
 @torch.no_grad()
 def predict(model: BACGCN, data: FeatureSet, args: argparse.Namespace, device: torch.device) -> Tensor:
     """Final logits of all images in order, (n, O), on the CPU."""
     model.eval()
-    return torch.cat([model(*model_inputs(batch.features, not args.no_masked_globals, device)).logits.cpu()
-                      for batch in data.batches(args.batch_size)])
+    logits = torch.zeros(len(data), len(model.bias), device=device)
+    for batch in data.batches(args.batch_size, device=device, world=world()):
+        inputs = model_inputs(batch.features, not args.no_masked_globals, device)
+        logits[batch.rows[0]:batch.rows[-1] + 1] = model(*inputs).logits
+    return sum_over_processes(logits).cpu()
 
 
 @torch.no_grad()
-def mine_crops(model: BACGCN, store: FeatureStore, images: ImageList, targets: Tensor, num_classes: int,
+def mine_crops(model: BACGCN, store: FeatureSource, images: ImageList, targets: Tensor, num_classes: int,
                size: int, args: argparse.Namespace, device: torch.device, folder: Path) -> List[Crop]:
     """ReSO: cut the small pseudo-positive regions out of the training images into `folder`, index last.
 
@@ -140,11 +148,11 @@ def mine_crops(model: BACGCN, store: FeatureStore, images: ImageList, targets: T
         num_classes: C; backgrounds are never cropped.
         size: side of a crop in pixels, the encoder's input size.
     """
-    crops: List[Crop] = []
+    mined: List[Tuple[int, Crop]] = []
     data = FeatureSet([store], targets)
-    for batch in tqdm(data.batches(args.batch_size), desc="ReSO crops", unit="batch",
-                      total=-(-len(data) // args.batch_size)):
-        maps = model.kernel(batch.features.patch_embeddings.to(device)).maps.cpu()
+    for batch in tqdm(data.batches(args.batch_size, device=device, world=world()), desc="ReSO crops", unit="batch",
+                      total=-(-len(data) // args.batch_size // world().size), disable=not is_main()):
+        maps = model.kernel(batch.features.patch_embeddings).maps
         positive = batch.targets[:, :num_classes] >= args.positive_threshold
         opened: Dict[int, Image.Image] = {}
         for region in small_regions(maps, positive, store.grid, args.gamma, args.epsilon, args.crop_min_side):
@@ -155,8 +163,9 @@ def mine_crops(model: BACGCN, store: FeatureStore, images: ImageList, targets: T
                 if row not in opened:
                     opened = {row: read_image(images.path(row))}
                 save_crop(opened[row], region.box, size, path)
-            crops.append(Crop(name, images.image_ids[row], region.category, region.area, list(region.box)))
-    write_index(folder, crops)
+            mined.append((row, Crop(name, images.image_ids[row], region.category, region.area, list(region.box))))
+    crops = [crop for _, crop in sorted(gather(mined))]
+    from_main(lambda: write_index(folder, crops))
     return crops
 
 
@@ -167,13 +176,15 @@ def extend_with_crops(model: BACGCN, data: FeatureSet, images: ImageList, encode
     Crops that `folder` holds already (from before a stop) are used as they are.
     """
     store = data.stores[0]
-    crops = read_index(folder) if (folder / INDEX_NAME).exists() else mine_crops(
+    crops = read_index(folder) if from_main((folder / INDEX_NAME).exists) else mine_crops(
         model, store, images, data.targets, num_classes, encoder.clip.visual.input_resolution, args, device, folder)
     print(f"ReSO: {len(crops)} small regions in {len({crop.image_id for crop in crops})} of {len(images)} images, "
           f"crops in {folder}")
     if not crops:
         return data
     row_of = {image_id: row for row, image_id in enumerate(images.image_ids)}
+    if not all(crop.image_id in row_of and crop.category < num_classes for crop in crops):
+        raise DataError(f"{folder / INDEX_NAME}: crops of other images or classes; delete the folder to mine again")
     targets = crop_targets(data.targets[[row_of[crop.image_id] for crop in crops]],
                            torch.tensor([crop.category for crop in crops]), num_classes, args.crop_labels)
     crop_images = ImageList(folder, [crop.file for crop in crops], images.transform)
