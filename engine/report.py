@@ -207,7 +207,8 @@ def _results(material: _Material) -> str:
     better = f"{int((ours > zero_shot).sum())} of {len(classes)} classes are better than with CLIP alone"
     return "".join((
         '<div class="two">',
-        html.section("mAP per epoch", "On the test images. Until the crops join, both lines are the same.", curves),
+        html.section("mAP per epoch", "On the test images." + " Until the crops join, both lines are the same."
+                     * (len(material.runs) > 1), curves),
         html.section("Class by class", f"AP on the test images, seed {own.seeds[0]}: {better}.", bars),
         "</div>",
         html.section("The table", "The last epoch counts. The best one was chosen on the test images; it stands there "
