@@ -15,7 +15,8 @@ import torch
 from datasets.registry import DATASETS
 from tests.conftest import REPOSITORY
 
-TRAIN_SCRIPTS = {"train_voc07": "voc2007", "train_v12": "voc2012", "train_c14": "coco2014", "train_nus": "nuswide"}
+TRAIN_SCRIPTS = {"train_voc07": "voc2007", "train_v12": "voc2012", "train_c14": "coco2014", "train_nus": "nuswide",
+                 "train_mini": "mini"}
 SHORT = ["--epochs", "4", "--reso_epoch", "3", "--batch_size", "8", "--epsilon", "0.4"]
 
 
