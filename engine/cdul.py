@@ -17,6 +17,7 @@ from datasets.split_file import ImageList
 from engine.bench import Bench, Checkpoint, Scored
 from engine.features import weights_digest
 from engine.readable import readable
+from engine.run import load_weights
 from engine.stored_rows import stored_rows
 from models.cdul import CDUL, SNIPPETS, FrozenCLIPHead, ImageNetResNet101, bernoulli_kl, initial_labels
 
@@ -209,6 +210,6 @@ def cdul_logits(bench: Bench, trained: Checkpoint) -> Tensor:
         classifier = ImageNetResNet101(bench.num_classes)
         inputs = ImageInputs(args.val_img_root, bench.images.image_ids, args)
     prefix = "classifier."
-    classifier.load_state_dict({name[len(prefix):]: value for name, value in trained["model"].items()
-                                if name.startswith(prefix)})
+    weights = {name[len(prefix):]: value for name, value in trained["model"].items() if name.startswith(prefix)}
+    load_weights(classifier, {"model": weights}, args.checkpoint)
     return predict(classifier.to(bench.device), inputs, args, bench.device)

@@ -14,7 +14,7 @@ from engine.bench import Bench, Checkpoint, Scored, check_weights
 from engine.cdul import cdul_initial_scores, cdul_logits
 from engine.features import FeatureSet, extract_features
 from engine.methods import WITHOUT_TRAINING, method_title
-from engine.run import git_revision
+from engine.run import git_revision, load_weights
 from engine.tagclip import tagclip_scores
 from engine.tai_dpt import tai_dpt_scores
 from engine.text import encode_categories
@@ -67,7 +67,7 @@ def bac_gcn_logits(bench: Bench, trained: Checkpoint) -> Tensor:
     categories = trained["categories"]
     text_embeddings = encode_categories(bench.clip_model, categories, args.prompts)
     model = build_model(args, text_embeddings, torch.eye(len(categories)), bench.num_classes).to(device)
-    model.load_state_dict(trained["model"])
+    load_weights(model, trained, args.checkpoint)
     test_set = FeatureSet([extract_features(encoder, bench.images, "test", args)], bench.targets)
     logits = (zoomed_logits(model, test_set, bench.images, encoder, args, device) if args.zoom
               else predict(model, test_set, args, device))

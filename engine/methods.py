@@ -76,7 +76,8 @@ def method_title(args: argparse.Namespace, trained: bool = True) -> str:
         title = "CLIP zero-shot" if args.prompts == "single" else "CLIP zero-shot, prompt ensemble"
         return f"{title}, raw cosine" if args.raw_cosine else title
     if args.method == "tagclip":
-        return "TagCLIP, published behaviour" if args.published_behaviour else "TagCLIP"
+        title = "TagCLIP" if args.prompts == "ensemble" else "TagCLIP, single prompt"
+        return f"{title}, published behaviour" if args.published_behaviour else title
     if args.method == "cdul":
         if not trained:
             return "CDUL initialisation"

@@ -18,6 +18,7 @@ from datasets.pseudo_labels import load_prompt_labels
 from engine.bench import Bench, Checkpoint, Scored
 from engine.features import FeatureSet, FeatureSource, extract_features
 from engine.pseudo_labels import label_folder
+from engine.run import load_weights
 from models.tai_dpt import Content, DualPrompts, class_scores, pair_ranking_loss, text_content
 
 WARMUP_FACTOR = 0.1
@@ -154,7 +155,7 @@ def learning_rate(base: float, epoch: int, cosine_epochs: int) -> float:
 def tai_dpt_scores(bench: Bench, trained: Checkpoint) -> Tensor:
     """Merged scores of the test images with the contexts of a checkpoint, (n, C)."""
     model = DualPrompts(bench.clip_model, bench.spec.classes, bench.args.num_context)
-    model.load_state_dict(trained["model"])
+    load_weights(model, trained, bench.args.checkpoint)
     return _score_images(bench, model, extract_features(bench.encoder(), bench.images, "test", bench.args))
 
 
