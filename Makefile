@@ -16,6 +16,8 @@ $(VENV)/.installed: requirements.txt tests/requirements.txt
 	touch $@
 
 demo: $(VENV)/.installed
+	$(BIN)/python -m datasets.mini.build
+	$(BIN)/python caption.py --dataset mini --stage filter
 	$(BIN)/python train_mini.py
 
 test: $(VENV)/.installed lint

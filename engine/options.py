@@ -12,6 +12,7 @@ from engine.flags import check_flags, count, finite, natural, positive, share
 from engine.methods import TRAINED_METHODS, add_cdul_flags, add_tai_dpt_flags, method_defaults
 from engine.text import PROMPT_SETS
 from models.bac_gcn import LOGITS
+from models.encoder import MASK_MODES, PRECISIONS
 from models.graph import ADJACENCIES, NORMALISATIONS
 from models.losses import LOSSES
 from models.reso import CROP_LABELS
@@ -41,6 +42,7 @@ def add_data_flags(parser: argparse.ArgumentParser, dataset: Optional[str]) -> N
                        help="store nothing: encode the images again in every epoch, for want of disk")
     group.add_argument("--skip_unreadable", action="store_true",
                        help="list images that cannot be read and go on without them, instead of stopping at once")
+    group.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the frozen encoder's products")
     group.add_argument("--encode_batch_size", type=count, default=32, help="images a pass of the frozen encoder")
     group.add_argument("--zoom", type=count, metavar="N",
                        help="extension, not in the paper: also score NxN half-size tiles of each test image, at N^2 "
@@ -89,6 +91,9 @@ def get_args_parser(dataset: str, description: Optional[str]) -> argparse.Argume
     group.add_argument("--mask_threshold", type=finite,
                        help="H by a threshold on the normalised attention instead of a share")
     group.add_argument("--attention_layer", type=int, default=-1, help="layer whose [cls] attention makes H")
+    group.add_argument("--mask_mode", choices=MASK_MODES, default="pixel",
+                       help="paint the removed patches black, as the paper does, or leave their tokens out, which "
+                            "takes two thirds of the time")
     group.add_argument("--no_masked_globals", action="store_true", help="one plain global node instead of two")
     group.add_argument("--k", type=count, default=4, help="patches averaged per category")
     group.add_argument("--frozen_kernel", action="store_true", help="keep the kernel at the text embeddings")
@@ -96,7 +101,7 @@ def get_args_parser(dataset: str, description: Optional[str]) -> argparse.Argume
     group = parser.add_argument_group("CLIP-GCN and logits")
     group.add_argument("--no_gcn", action="store_true", help="score the nodes as they are")
     group.add_argument("--gcn_depth", type=count, default=2)
-    group.add_argument("--gcn_width", type=count, default=512)
+    group.add_argument("--gcn_width", type=count, help="between the layers (default: the width of CLIP's joint space)")
     group.add_argument("--no_residual", action="store_true")
     group.add_argument("--logits", choices=LOGITS, default="both")
     group.add_argument("--logit_scale", type=positive, default=10.0, help="at the start; it is learned")

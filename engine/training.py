@@ -41,7 +41,8 @@ def build_model(args: argparse.Namespace, text_embeddings: Tensor, graph: Tensor
         adjacency = torch.eye(num_globals + len(graph)) if args.adjacency == "identity" else node_adjacency(
             graph, num_classes, num_globals, args.edge_threshold, not args.no_class_background_edges,
             args.global_edge, args.normalisation)
-        gcn = CLIPGCN(text_embeddings.shape[1], adjacency, args.gcn_width, args.gcn_depth,
+        dim = text_embeddings.shape[1]
+        gcn = CLIPGCN(dim, adjacency, args.gcn_width or dim, args.gcn_depth,
                       learned_adjacency=args.adjacency == "learned", residual=not args.no_residual)
     return BACGCN(text_embeddings, args.k, gcn, not args.frozen_kernel, args.logit_scale, args.logits)
 
