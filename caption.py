@@ -85,8 +85,10 @@ def main(argv: Optional[List[str]] = None) -> None:
     if unreadable:
         for image_id, reason in unreadable.items():
             print(f"{image_id}: {reason}", file=sys.stderr)
-        raise DataError(f"{len(unreadable)} images could not be read and have no captions (listed above); "
-                        "mend or remove them")
+        summary = f"{len(unreadable)} images could not be read and have no captions (listed above)"
+        if not args.skip_unreadable:
+            raise DataError(f"{summary}; mend or remove them, or pass --skip_unreadable")
+        print(summary, file=sys.stderr)
 
 
 if __name__ == "__main__":

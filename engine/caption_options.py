@@ -13,6 +13,8 @@ def add_captioning_flags(parser: argparse.ArgumentParser) -> None:
                             "caption_coco_opt6.7b; for transformers also a local folder or a name on the hub")
     group.add_argument("--img_root", help="folder of the images (default: the dataset's training images)")
     group.add_argument("--split_file", help="lines `image_id ...` (default: the dataset's training split)")
+    group.add_argument("--skip_unreadable", action="store_true",
+                       help="list images that cannot be read and go on without them, instead of stopping at once")
     group.add_argument("--caption_batch_size", type=int, default=32, help="images a batch (default: 32)")
     group.add_argument("--precision", default="auto", help="fp32, fp16 or bf16 (default: fp16 on a GPU, else fp32)")
     group.add_argument("--num_shards", type=int, default=1, help="parts of the run, for several GPUs or machines")

@@ -22,6 +22,7 @@ from datasets.files import DataError, PathLike, write_json
 from datasets.registry import DatasetSpec, get_dataset
 from datasets.split_file import ImageList, read_image_ids
 from engine.distributed import get_device
+from engine.readable import check_once
 from models.captioner import Captioner, load_captioner
 
 FindCategories = Callable[[Sequence[str]], Sequence[str]]
@@ -224,7 +225,8 @@ def caption_stage(args: argparse.Namespace) -> Dict[str, str]:
         image id to the reason of each image that could not be read.
 
     Raises:
-        DataError: see `caption_images`; or a flag, the split file, the image folder or the model is at fault.
+        DataError: see `caption_images`; or a flag, the split file, the image folder or the model is at fault; or an
+            image cannot be read, and `--skip_unreadable` was not given.
     """
     spec = get_dataset(args.dataset)
     shard = Shard(args.shard, args.num_shards)
@@ -233,7 +235,12 @@ def caption_stage(args: argparse.Namespace) -> Dict[str, str]:
         raise DataError("--stage all captions in one part; with --num_shards take the stages caption, merge and filter")
     if args.caption_batch_size < 1:
         raise DataError(f"--caption_batch_size {args.caption_batch_size}: a batch has at least 1 image")
-    images = ImageList(args.img_root or spec.train_img_root, _image_ids(args), _as_it_is)
+    images = ImageList(args.img_root or spec.train_img_root, _image_ids(args))
+    if not args.skip_unreadable:
+        reasons = check_once(images, Path(args.caption_root) / spec.name / "checked", args.num_workers)
+        if reasons:
+            raise DataError(f"{len(reasons):,} of {len(images):,} images cannot be read (listed above); mend them, or "
+                            "go on without them by --skip_unreadable")
     captioner = load_captioner(args.captioner, args.model_type, get_device(args.device), args.precision)
     settings = run_settings(spec.name, images.image_ids, captioner, args.captioner, args.model_type,
                             args.caption_batch_size)
@@ -256,7 +263,3 @@ def merge_stage(args: argparse.Namespace) -> Dict[str, str]:
 
 def _image_ids(args: argparse.Namespace) -> List[str]:
     return read_image_ids(args.split_file or get_dataset(args.dataset).train_split_file)
-
-
-def _as_it_is(image: Image.Image) -> Image.Image:
-    return image

@@ -5,7 +5,7 @@ import argparse
 import hashlib
 import os
 from pathlib import Path
-from typing import List, NamedTuple, Sequence
+from typing import Dict, List, NamedTuple, Sequence
 
 from filelock import FileLock
 
@@ -34,14 +34,7 @@ def readable(image_ids: Sequence[str], img_root: PathLike, args: argparse.Namesp
             reasons are printed, a line an image.
     """
     images = ImageList(img_root, image_ids)
-    outcome = Path(args.feature_root) / "checked" / f"{_digest(images)}.json"
-    outcome.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{outcome}.lock"):  # of several processes one checks
-        if not outcome.exists():
-            write_json(outcome, dict(find_unreadable(images, max(1, args.num_workers), progress=True)), indent=1)
-    reasons = read_json(outcome)
-    for image_id in reasons:
-        print(f"{shorten(image_id)}: {reasons[image_id]}")
+    reasons = check_once(images, Path(args.feature_root) / "checked", args.num_workers)
     if reasons:
         summary = f"{img_root}: {len(reasons):,} of {len(images):,} images cannot be read (listed above)"
         if not args.skip_unreadable:
@@ -50,6 +43,25 @@ def readable(image_ids: Sequence[str], img_root: PathLike, args: argparse.Namesp
             raise DataError(f"{summary}; nothing is left to go on with")
         print(f"{summary}; going on without them", flush=True)
     return Readable([image_id for image_id in images.image_ids if image_id not in reasons], list(reasons))
+
+
+def check_once(images: ImageList, folder: PathLike, num_workers: int) -> Dict[str, str]:
+    """Image id to the reason of each image that cannot be read; prints them, a line an image.
+
+    Args:
+        images: the images.
+        folder: keeps the outcome, so that the same files are decoded only once.
+        num_workers: threads that decode, at least one.
+    """
+    outcome = Path(folder) / f"{_digest(images)}.json"
+    outcome.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{outcome}.lock"):  # of several processes one checks
+        if not outcome.exists():
+            write_json(outcome, dict(find_unreadable(images, max(1, num_workers), progress=True)), indent=1)
+    reasons: Dict[str, str] = read_json(outcome)
+    for image_id, reason in reasons.items():
+        print(f"{shorten(image_id)}: {reason}")
+    return reasons
 
 
 def _digest(images: ImageList) -> str:

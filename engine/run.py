@@ -20,7 +20,9 @@ from torch.utils.tensorboard import SummaryWriter
 from datasets.files import DataError, PathLike, atomic_write, shorten, write_json
 from datasets.registry import DatasetSpec
 from engine.distributed import barrier, from_main, is_main
+from engine.flags import check_flags
 from engine.methods import method_title
+from engine.options import get_args_parser
 from engine.tables import results_table
 
 _FREE_FLAGS = ("output_dir", "config", "resume", "overwrite", "epochs", "device", "num_workers", "feature_root",
@@ -81,7 +83,9 @@ def load_checkpoint(path: PathLike) -> Dict[str, Any]:
     if fault:
         raise DataError(f"{path}: not a usable checkpoint of a train script ({fault}); take an earlier one, or train "
                         "anew with --overwrite")
-    return checkpoint
+    parser = get_args_parser("voc2007", None)
+    defaults = vars(parser.parse_args([]))  # of flags that are younger than the checkpoint
+    return {**checkpoint, "args": {**defaults, **check_flags(path, checkpoint["args"], parser)}}
 
 
 def _checkpoint_fault(checkpoint: Any) -> Optional[str]:
@@ -97,12 +101,14 @@ def _checkpoint_fault(checkpoint: Any) -> Optional[str]:
         if not torch.isfinite(value).all():
             return f"weight {shorten(name)} is not finite"
     for number, record in enumerate(checkpoint["history"], start=1):
-        if not isinstance(record, dict) or record.get("epoch") != number or not isinstance(record.get("mAP"), float):
+        if not isinstance(record, dict) or not all(type(value) in (int, float) for value in record.values()) \
+                or record.get("epoch") != number or "mAP" not in record:
             return f"no record of epoch {number}"
     if checkpoint["epoch"] != len(checkpoint["history"]):
         return f"{len(checkpoint['history'])} records of {checkpoint['epoch']} epochs"
     batches, loss = checkpoint["progress"].get("batches"), checkpoint["progress"].get("loss")
-    if not isinstance(batches, int) or batches < 0 or not isinstance(loss, Tensor) or loss.numel() != 1:
+    if type(batches) is not int or batches < 0 or not isinstance(loss, Tensor) or loss.dtype != torch.float32 \
+            or loss.shape:
         return "'progress' is not that of an epoch"
     return None
 
@@ -118,6 +124,19 @@ def load_weights(model: torch.nn.Module, checkpoint: Dict[str, Any], path: PathL
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise DataError(f"{path}: the weights do not fit the model of these flags ({reason})") from None
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: Dict[str, Any]) -> bool:
+    """Put a checkpoint's state into the optimiser; False where it does not fit."""
+    kinds = [{key: type(value) for key, value in group.items()} for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state)
+        values = [(weight, value) for weight, entry in optimizer.state.items() for value in entry.values()]
+        return (kinds == [{key: type(value) for key, value in group.items()} for group in optimizer.param_groups]
+                and len({frozenset(entry) for entry in optimizer.state.values()}) <= 1
+                and all(value is None or value.shape in (torch.Size(), weight.shape) for weight, value in values))
+    except Exception:  # a damaged state fails in many ways
+        return False
 
 
 class Run:
@@ -181,7 +200,7 @@ class Run:
         if path is None:
             return None
         checkpoint = load_checkpoint(path)
-        if checkpoint["categories"] != self.categories:
+        if list(map(str, checkpoint["categories"])) != self.categories:
             raise DataError(f"{path}: trained for other categories ({len(checkpoint['categories'])}, "
                             f"here {len(self.categories)}); check --dataset and --no_backgrounds")
         advice = "choose another --output_dir, or --overwrite the run that is there"
@@ -189,7 +208,7 @@ class Run:
             if flag not in _FREE_FLAGS and self.args.get(flag, value) != value:
                 raise DataError(f"{path}: made with --{flag} {value}, not {self.args[flag]}; {advice}")
         for name, value in self.facts.items():
-            if checkpoint.get(name) != value:
+            if type(checkpoint.get(name)) is not type(value) or checkpoint[name] != value:
                 raise DataError(f"{path}: made with {name} {shorten(str(checkpoint.get(name)))}, not "
                                 f"{shorten(str(value))}; {advice}")
         return checkpoint
@@ -203,13 +222,7 @@ class Run:
         if self._checkpoint is None or self._source is None:
             return
         load_weights(model, self._checkpoint, self._source)
-        try:
-            optimizer.load_state_dict(self._checkpoint["optimizer"])
-            fits = all(value.dim() == 0 or value.shape == weight.shape
-                       for weight, state in optimizer.state.items() for value in state.values())
-        except Exception:  # a damaged state fails in many ways
-            fits = False
-        if not fits:
+        if not _load_optimizer(optimizer, self._checkpoint["optimizer"]):
             raise DataError(f"{self._source}: the state of the optimiser does not fit the model; take an earlier "
                             "checkpoint, or train anew with --overwrite")
         self.history = self._checkpoint["history"]
@@ -220,6 +233,8 @@ class Run:
         print(f"{self.folder}: going on after epoch {len(self.history)}{within}")
 
     def _take_over_crops(self) -> None:
+        if self._source is None:
+            return
         earlier = self._source.parent / self.crop_folder.name
         if earlier.is_dir() and not self.crop_folder.exists():
             copy = self.folder / "crops.part"
@@ -302,10 +317,13 @@ class Run:
     def _write_log(self, line: Dict[str, float]) -> None:
         """Append a line to those of the epochs before, and drop what a run that was stopped wrote beyond them."""
         path = self.folder / "log.txt"
-        earlier: Dict[int, str] = {record["epoch"]: json.dumps(record) for record in self.history[:-1]}
+        earlier: Dict[int, str] = {int(record["epoch"]): json.dumps(record) for record in self.history[:-1]}
         if path.exists():
             for text in path.read_text().splitlines():
-                epoch = json.loads(text)["epoch"]
+                try:
+                    epoch = int(json.loads(text)["epoch"])
+                except (ValueError, TypeError, LookupError):
+                    continue  # damaged; the history has the same numbers, less the times
                 if epoch in earlier:
                     earlier[epoch] = text
         with atomic_write(path) as file:
