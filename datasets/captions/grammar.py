@@ -82,7 +82,7 @@ def is_modifier(tokens: Sequence[str], start: int, end: int) -> bool:
         return True
     if after == "," and end + 1 < len(tokens) and tokens[end + 1] in COLOURS:
         return True
-    if before in BE_VERBS:
+    if before in BE_VERBS or before in ("painted", "colored", "coloured", "dyed"):
         return True
     return _is_noun_like(tokens, end) and not after.endswith("ing") and after not in ("sits", "lies", "sit", "lie")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Container, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from datasets.captions.grammar import Singular, tokenise
 from datasets.files import DataError, PathLike, read_json, shorten
@@ -16,6 +16,7 @@ SYNONYM_ROOT = Path(__file__).resolve().parents[2] / "caption"
 _SHARED_PATTERN = "shared_*.json"
 _RULES_FILE = "context_rules.json"
 _SAME_AS = "same as"
+_NOT = "no "
 
 Words = Tuple[str, ...]
 Categories = Tuple[int, ...]
@@ -123,11 +124,20 @@ def load_lexicon(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> Le
     def words_of(phrase: str) -> Words:
         return tuple(singular[token] for token in tokenise(phrase))
 
-    named: Dict[Words, Set[int]] = {}
-    for concept, words in concepts.items():
-        for phrase in words:
-            if not phrase.startswith("@"):
-                named.setdefault(words_of(phrase), set()).update(categories_of.get(concept, ()))
+    concepts_of: Dict[Words, Set[str]] = {}
+    silenced: Dict[Words, Set[str]] = {}
+    for concept, phrases in concepts.items():
+        for words in [words_of(phrase) for phrase in phrases if not phrase.startswith("@")]:
+            if concept.startswith(_NOT):
+                silenced.setdefault(words, set()).update(_closure(concept[len(_NOT):], concepts))
+            else:
+                concepts_of.setdefault(words, set()).add(concept)
+    meant = {**concepts_of, **{words_of(phrase): rules.default_concepts(phrase) for phrase in rules.senses}}
+    for words, silent in silenced.items():
+        left = {concept for part in _parts(words, meant) for concept in meant[part] - silent}
+        concepts_of.setdefault(words, set()).update(left)
+    named = {words: {index for concept in found for index in categories_of.get(concept, ())}
+             for words, found in concepts_of.items()}
     senses: Dict[Words, Tuple[Sense, ...]] = {}
     for phrase, alternatives in rules.senses.items():
         senses[words_of(phrase)] = tuple(rules.sense(phrase, alternative, concepts, categories_of, singular)
@@ -146,18 +156,36 @@ def load_lexicon(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> Le
     for index, category in enumerate(spec.categories):
         for name in (category, prompt_name(category), category.replace(" ", "")):
             echo_names[tuple(tokenise(name))] = index if index >= len(spec.classes) else None
-    return Lexicon(starts=_by_first_word(named, senses), singular=singular, context=context, echo_names=echo_names)
+    return Lexicon(starts=_by_first_word(named, senses, silenced), singular=singular, context=context,
+                   echo_names=echo_names)
 
 
-def _by_first_word(named: Mapping[Words, Set[int]], senses: Mapping[Words, Tuple[Sense, ...]]) -> Dict[str, Start]:
-    """Index the phrases, without those that neither name a category nor keep a part of theirs from naming one."""
+def _parts(words: Words, phrases: Container[Words]) -> List[Words]:
+    """The shorter phrases that a compound is made of, the longest first at each word."""
+    parts = []
+    start = 0
+    while start < len(words):
+        for end in range(min(len(words), start + len(words) - 1), start, -1):
+            if words[start:end] in phrases:
+                parts.append(words[start:end])
+                start = end
+                break
+        else:
+            start += 1
+    return parts
+
+
+def _by_first_word(named: Mapping[Words, Set[int]], senses: Mapping[Words, Tuple[Sense, ...]],
+                   misleading: Container[Words]) -> Dict[str, Start]:
+    """Index the phrases that name a category, are ambiguous, or keep a part of theirs from naming a category."""
     phrases = [Phrase(words, tuple(sorted(named.get(words, ()))), senses.get(words, ()))
                for words in sorted(named.keys() | senses.keys())]
     naming = {phrase.words[0] for phrase in phrases
               if phrase.categories or any(sense.categories for sense in phrase.senses)}
     starts: Dict[str, Start] = {}
     for phrase in phrases:
-        if naming.isdisjoint(phrase.words):
+        if not phrase.categories and (phrase.words not in misleading and phrase.words not in senses
+                                      or naming.isdisjoint(phrase.words)):
             continue
         first = phrase.words[0]
         start = starts.setdefault(first, Start(None, {}))
@@ -183,6 +211,8 @@ def _read_concepts(root: Path) -> Dict[str, List[str]]:
             concepts[concept] = words
     for path in paths:
         for concept, words in _word_lists(path, read_json(path)).items():
+            if concept.startswith(_NOT) and concept[len(_NOT):] not in concepts:
+                raise DataError(f"{path}: {concept!r} is about {concept[len(_NOT):]!r}, and there is no such concept")
             for word in words:
                 if word.startswith("@") and word[1:] not in concepts:
                     raise DataError(f"{path}: {concept!r} refers to {word!r}, and there is no such concept")
@@ -249,6 +279,10 @@ _CONDITIONS: Dict[str, Any] = {"plural": bool, "verb": bool, "modifier": bool,
 """What a sense can depend on, and the JSON type."""
 
 
+def _as_list(value: Any) -> List[str]:
+    return [value] if isinstance(value, str) else value
+
+
 class _Rules:
     """The content of `context_rules.json`, checked."""
 
@@ -283,6 +317,11 @@ class _Rules:
         return all(type(value) is _CONDITIONS[key] and (isinstance(value, bool) or all(map(_is_word, value)))
                    for key, value in values.items())
 
+    def default_concepts(self, phrase: str) -> Set[str]:
+        """What an ambiguous word means where no condition holds."""
+        last = self.senses[phrase][-1] if self.senses[phrase] else {}
+        return set(_as_list(last["means"])) if last.keys() == {"means"} else set()
+
     def sense(self, phrase: str, written: Mapping[str, Any], concepts: Mapping[str, Sequence[str]],
               categories_of: Mapping[str, Set[int]], singular: Mapping[str, str]) -> Sense:
         known = {"means", *_CONDITIONS}
@@ -290,8 +329,7 @@ class _Rules:
         if unknown:
             raise DataError(f"{self._path}: {phrase!r} has an unknown condition {min(unknown)!r}; "
                             f"known are {', '.join(sorted(known))}")
-        meanings = written.get("means") or []
-        meanings = [meanings] if isinstance(meanings, str) else meanings
+        meanings = _as_list(written.get("means", []))
         for meaning in meanings:
             if meaning not in concepts:
                 raise DataError(f"{self._path}: {phrase!r} means {meaning!r}, and there is no such concept")

@@ -64,8 +64,9 @@ class CategoryMatcher:
         echo: Set[int] = set()
         if is_recaption:
             echo = self._echo_positions(tokens)
-            excluded = {self._echo_names.get(name_at(tokens, position, self._echo_names))
-                        for position in echo | excluded_positions(tokens)} - {None}
+            names = (self._echo_names.get(name_at(tokens, position, self._echo_names))
+                     for position in echo | excluded_positions(tokens))
+            excluded = {category for category in names if category is not None}
             if excluded:
                 self._excluded[caption] = tuple(sorted(excluded))
         found: Set[int] = set()
@@ -163,7 +164,7 @@ _INTO = frozenset(("of", "in", "on", "inside", "aboard"))
 _PICTURES = frozenset(("image", "picture", "photo", "photograph"))
 """What a caption calls the photo itself, unless a thing comes "with a picture of" something."""
 
-_DEPICTION_ENDS = frozenset("in at near next behind beside by is are".split())
+_DEPICTION_ENDS = frozenset("in at near next behind beside by above over below under hanging hung is are".split())
 
 
 def _holds(sense: Sense, tokens: Sequence[str], words: Sequence[str], start: int, end: int) -> bool:
