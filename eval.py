@@ -26,7 +26,7 @@ from datasets.files import DataError, atomic_write
 from datasets.registry import get_dataset
 from engine.bench import Checkpoint, load_bench
 from engine.cli import run_main
-from engine.distributed import setup
+from engine.distributed import is_main, setup
 from engine.evaluation import score_test_images, write_result
 from engine.methods import EVAL_DEFAULTS, METHODS, add_cdul_flags, add_tagclip_flags
 from engine.metrics import average_precision, summarise
@@ -98,6 +98,8 @@ def evaluate(args: argparse.Namespace, trained: Optional[Checkpoint]) -> None:
     seed_everything(0, device)
     bench = load_bench(args, spec, device)
     scores, predicted = score_test_images(bench, trained)
+    if not is_main():
+        return
 
     per_class, summary = average_precision(scores, bench.targets), summarise(scores, bench.targets, predicted)
     rows = [(name, f"{ap:.2f}", str(int(positives))) for name, ap, positives

@@ -56,7 +56,8 @@ def main(args: argparse.Namespace) -> Run:
     transform = image_transform(size)
     train_images = ImageList(args.train_img_root, train_ids, transform)
     test_images = ImageList(args.val_img_root, test_ids, transform)
-    encoder = FrozenEncoder(clip_model, args.mask_share, args.mask_threshold, args.attention_layer)
+    encoder = FrozenEncoder(clip_model, args.mask_share, args.mask_threshold, args.attention_layer, args.mask_mode,
+                            args.precision, args.compile)
     train_store = extract_features(encoder, train_images, "train", args)
     test_store = extract_features(encoder, test_images, "test", args)
 

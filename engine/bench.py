@@ -55,8 +55,9 @@ class Bench:
 
 def masking_encoder(args: argparse.Namespace, clip_model: CLIP) -> FrozenEncoder:
     """The frozen encoder with the masks that the flags of a run ask for, or with the default ones."""
-    flags = ("mask_share", "mask_threshold", "attention_layer")
-    return FrozenEncoder(clip_model, **{flag: getattr(args, flag) for flag in flags if hasattr(args, flag)})
+    flags = ("mask_share", "mask_threshold", "attention_layer", "mask_mode", "precision")
+    return FrozenEncoder(clip_model, **{flag: getattr(args, flag) for flag in flags if hasattr(args, flag)},
+                         compiled=args.compile)
 
 
 def check_weights(args: argparse.Namespace, trained: Checkpoint, clip_model: CLIP) -> None:

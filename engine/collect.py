@@ -15,7 +15,7 @@ from engine.tables import Statistic
 PLACES = frozenset((
     "train_img_root", "train_split_file", "val_img_root", "val_split_file", "model_path", "caption_root",
     "feature_root", "output_dir", "config", "resume", "overwrite", "device", "num_workers", "encode_batch_size",
-    "no_feature_store", "skip_unreadable", "resnet_weights", "zoom", "seed", "dataset", "method"))
+    "compile", "no_feature_store", "skip_unreadable", "resnet_weights", "zoom", "seed", "dataset", "method"))
 """Flags that say where and how a run was made, or which of several equal runs it is; not what was trained."""
 
 

@@ -76,7 +76,8 @@ def _describe(encoder: FrozenEncoder, images: ImageList, patch_dtype: str) -> Di
     return {
         "weights": weights_digest(encoder.clip.visual), "transform": repr(images.transform),
         "mask_share": encoder.mask_share, "mask_threshold": encoder.mask_threshold,
-        "attention_layer": encoder.attention_layer, "patch_dtype": patch_dtype,
+        "attention_layer": encoder.attention_layer, "mask_mode": encoder.mask_mode,
+        "precision": encoder.precision, "patch_dtype": patch_dtype,
         "images": hashlib.sha256(listed.encode()).hexdigest(),
     }
 

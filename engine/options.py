@@ -43,6 +43,8 @@ def add_data_flags(parser: argparse.ArgumentParser, dataset: Optional[str]) -> N
     group.add_argument("--skip_unreadable", action="store_true",
                        help="list images that cannot be read and go on without them, instead of stopping at once")
     group.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the frozen encoder's products")
+    group.add_argument("--compile", action="store_true",
+                       help="compile the frozen encoder, which pays in half precision on thousands of images")
     group.add_argument("--encode_batch_size", type=count, default=32, help="images a pass of the frozen encoder")
     group.add_argument("--zoom", type=count, metavar="N",
                        help="extension, not in the paper: also score NxN half-size tiles of each test image, at N^2 "

@@ -1,13 +1,13 @@
 """The frozen image encoder: what the method needs of one image, computed once."""
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
 
 from clip.model import CLIP
-from models.masks import complementary_images, high_attention
+from models.masks import complementary_images, high_attention, high_count
 
 
 class Features(NamedTuple):
@@ -19,29 +19,65 @@ class Features(NamedTuple):
     """(B, 3, D): the plain [cls] embedding, g_H and g_Hc."""
 
 
+MASK_MODES = ("pixel", "token")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 class FrozenEncoder(nn.Module):
-    """CLIP with the attention mask of method step 5: three passes an image, no gradients.
+    """CLIP with the attention mask of method step 5, without gradients.
 
     Args:
         clip_model: the frozen CLIP.
         mask_share: share of the patches in H.
         mask_threshold: threshold on the normalised attention, instead of a share.
         attention_layer: layer whose [cls]-to-patch attention makes H; -1 is the last.
+        mask_mode: "pixel" paints the removed patches black, as the paper does, at three passes an image; "token"
+            leaves them out of the transformer, which makes the two masked images cost one pass together (our choice).
+        precision: of the matrix products, by autocast where it is not that of the weights.
+        compiled: fuse what is between the products by `torch.compile`, which takes a C++ compiler and half a minute.
     """
 
     def __init__(self, clip_model: CLIP, mask_share: float = 0.15, mask_threshold: Optional[float] = None,
-                 attention_layer: int = -1) -> None:
+                 attention_layer: int = -1, mask_mode: str = "pixel", precision: str = "fp32",
+                 compiled: bool = False) -> None:
         super().__init__()
+        if mask_mode not in MASK_MODES:
+            raise ValueError(f"mask_mode is {mask_mode!r}; choose one of {', '.join(MASK_MODES)}")
         self.clip = clip_model
         self.mask_share = mask_share
         self.mask_threshold = mask_threshold
         self.attention_layer = attention_layer
+        self.mask_mode = mask_mode
+        self.precision = precision
+        dense, single = clip_model.encode_image_dense, clip_model.encode_image
+        self._encode_image_dense = torch.compile(dense) if compiled else dense
+        self._encode_image = torch.compile(single) if compiled else single
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Features:
         """Encode (B, 3, H, W) images; both sides are multiples of the patch size."""
-        dense = self.clip.encode_image_dense(images, attention_layer=self.attention_layer)
-        high = high_attention(dense.cls_attention, self.mask_share, self.mask_threshold)
-        masked = complementary_images(images, high, self.clip.visual.patch_size)
-        embeddings = [dense.global_embedding] + [self.clip.encode_image(image) for image in masked]
-        return Features(dense.patch_embeddings, torch.stack(embeddings, dim=1))
+        dtype = PRECISIONS[self.precision]
+        with torch.autocast(images.device.type, dtype, enabled=dtype is not torch.float32):
+            dense = self._encode_image_dense(images, attention_layer=self.attention_layer)
+            high = high_attention(dense.cls_attention, self.mask_share, self.mask_threshold)
+            masked = (self._encode_tokens if self.mask_mode == "token" else self._encode_pixels)(images, high)
+        return Features(dense.patch_embeddings, torch.stack([dense.global_embedding, *masked], dim=1))
+
+    def _encode_pixels(self, images: Tensor, high: Tensor) -> List[Tensor]:
+        """g_H and g_Hc, (B, D) each, of images whose other patches are black."""
+        return [self._encode_image(masked)
+                for masked in complementary_images(images, high, self.clip.visual.patch_size)]
+
+    def _encode_tokens(self, images: Tensor, high: Tensor) -> List[Tensor]:
+        """g_H and g_Hc, (B, D) each, of the patches of H and of the others alone."""
+        order = high.int().argsort(dim=1, descending=True, stable=True)  # H first, each part in the order of the image
+        if self.mask_threshold is None:
+            count = high_count(high.shape[1], self.mask_share)
+            return [self._encode_image(images, keep=keep) for keep in (order[:, :count], order[:, count:])]
+        embeddings = torch.zeros(2, len(images), self.clip.embed_dim, device=images.device)
+        counts = high.sum(dim=1)
+        for count in counts.unique().tolist():  # images with H of one size go together
+            rows = (counts == count).nonzero()[:, 0]
+            for part, keep in enumerate((order[rows, :count], order[rows, count:])):
+                embeddings[part, rows] = self._encode_image(images[rows], keep=keep).float()
+        return list(embeddings)

@@ -30,9 +30,13 @@ def high_attention(attention: Tensor, share: float = 0.15, threshold: Optional[f
     """
     if threshold is not None:
         return min_max(attention) > threshold
-    count = math.ceil(share * attention.shape[-1])
-    strongest = attention.topk(count, dim=-1).indices
+    strongest = attention.topk(high_count(attention.shape[-1], share), dim=-1).indices
     return torch.zeros_like(attention, dtype=torch.bool).scatter_(-1, strongest, True)
+
+
+def high_count(num_patches: int, share: float) -> int:
+    """Patches in H where it is a share of all."""
+    return math.ceil(share * num_patches)
 
 
 def black_out(images: Tensor, keep: Tensor, patch_size: int) -> Tensor:

@@ -24,6 +24,7 @@ from engine import feature_store
 from engine.feature_store import FeatureStore, StoreWriter, pack, store_arrays, unpack
 from engine.features import FeatureSet, LiveFeatures, extract_features
 from models.encoder import Features, FrozenEncoder
+from models.masks import high_attention
 from tests.conftest import REPOSITORY
 
 ROWS, CHUNK = 20, 4
@@ -104,8 +105,10 @@ def test_second_run_encodes_nothing(encoder, images, tmp_path):
 def test_another_encoder_mask_or_image_list_gets_another_store(tiny_world, encoder, images, tmp_path):
     folders = [extract_features(encoder, images, "train", flags(tmp_path)).folder]
     folders.append(extract_features(encoder, images, "train", flags(tmp_path, patch_dtype="int8")).folder)
-    for mask in ({"mask_share": 0.5}, {"mask_threshold": 0.5}, {"attention_layer": 0}):
-        folders.append(extract_features(FrozenEncoder(encoder.clip, **mask), images, "train", flags(tmp_path)).folder)
+    for change in ({"mask_share": 0.5}, {"mask_threshold": 0.5}, {"attention_layer": 0}, {"mask_mode": "token"},
+                   {"precision": "bf16"}):
+        other = FrozenEncoder(encoder.clip, **change)
+        folders.append(extract_features(other, images, "train", flags(tmp_path)).folder)
     backwards = ImageList(tiny_world.path("--train_img_root"), images.image_ids[::-1], images.transform)
     folders.append(extract_features(encoder, backwards, "train", flags(tmp_path)).folder)
     larger = ImageList(tiny_world.path("--train_img_root"), images.image_ids, image_transform(80))
@@ -117,7 +120,7 @@ def test_another_encoder_mask_or_image_list_gets_another_store(tiny_world, encod
     folders.append(extract_features(encoder, edited, "train", flags(tmp_path)).folder)
     encoder.clip.visual.proj += 1e-6
     folders.append(extract_features(encoder, images, "train", flags(tmp_path)).folder)
-    assert len(set(folders)) == len(folders) == 9
+    assert len(set(folders)) == len(folders) == 11
 
 
 def extract_main() -> None:
@@ -255,3 +258,27 @@ def test_reading_does_not_hold_the_store_in_memory(tmp_path):
     before = mapped()
     largest = max(mapped() - before for _ in data.batches(50, torch.Generator().manual_seed(0)))
     assert largest < 30e6
+
+
+@pytest.mark.parametrize("mask", [{"mask_share": 0.3}, {"mask_threshold": 0.4}, {"mask_threshold": 2.0}])
+def test_token_mode_drops_the_tokens_of_one_part_after_the_other(encoder, images, mask):
+    batch = torch.stack([images[row][0] for row in range(6)])
+    by_token = FrozenEncoder(encoder.clip, mask_mode="token", **mask)(batch)
+    by_pixel = FrozenEncoder(encoder.clip, mask_mode="pixel", **mask)(batch)
+    assert torch.equal(by_token.patch_embeddings, by_pixel.patch_embeddings)
+    assert torch.equal(by_token.global_embeddings[:, 0], by_pixel.global_embeddings[:, 0])
+    high = high_attention(encoder.clip.encode_image_dense(batch).cls_attention, **{
+        name.replace("mask_", ""): value for name, value in mask.items()})
+    for row, image in enumerate(batch):
+        for place, kept in ((1, high[row]), (2, ~high[row])):
+            alone = encoder.clip.encode_image(image[None], keep=kept.nonzero()[:, 0][None])[0]
+            torch.testing.assert_close(by_token.global_embeddings[row, place], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_half_precision_stays_near(encoder, images):
+    batch = torch.stack([images[row][0] for row in range(4)])
+    exact, rounded = (FrozenEncoder(encoder.clip, precision=precision)(batch) for precision in ("fp32", "bf16"))
+    assert not torch.equal(exact.patch_embeddings, rounded.patch_embeddings)
+    for one, other in zip(exact[0].flatten(0, 1), rounded[0].flatten(0, 1).float()):
+        assert F.cosine_similarity(one, other, dim=0) > 0.999
+    assert F.cosine_similarity(exact[1][:, 0], rounded[1][:, 0].float(), dim=-1).min() > 0.999
