@@ -19,7 +19,7 @@ def main() -> int:
     skipped = [package["name"] for package in packages if "skip_reason" in package]
     if len(skipped) == len(packages):
         print(f"not audited: the package registry has no vulnerability data of the {len(packages)} packages; "
-              "run this where pypi.org can be reached")
+              "run this where the public package index can be reached")
         return 0
     vulnerable = [package for package in packages if package.get("vulns")]
     for package in vulnerable:
