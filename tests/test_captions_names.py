@@ -139,7 +139,8 @@ def test_repeated_question_names_nothing_but_repetition_counts_once():
         get_dataset("voc2007").categories.index("valley"),)
 
 
-@pytest.mark.parametrize("caption", ["", "...", "?", "Answer:", "question:", "no", "excluding", "'s", "of", "\u00e9t\u00e9 \u732b \U0001f436"])
+@pytest.mark.parametrize("caption", ["", "...", "?", "Answer:", "question:", "no", "excluding", "'s", "of",
+                                     "\u00e9t\u00e9 \u732b \U0001f436"])
 def test_odd_captions_name_nothing(caption):
     for is_recaption in (False, True):
         assert names(caption, is_recaption=is_recaption) == set()

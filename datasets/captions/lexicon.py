@@ -134,8 +134,7 @@ def load_lexicon(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> Le
                 concepts_of.setdefault(words, set()).add(concept)
     meant = {**concepts_of, **{words_of(phrase): rules.default_concepts(phrase) for phrase in rules.senses}}
     for words, silent in silenced.items():
-        left = {concept for part in _parts(words, meant) for concept in meant[part] - silent}
-        concepts_of.setdefault(words, set()).update(left)
+        concepts_of.setdefault(words, {concept for part in _parts(words, meant) for concept in meant[part] - silent})
     named = {words: {index for concept in found for index in categories_of.get(concept, ())}
              for words, found in concepts_of.items()}
     senses: Dict[Words, Tuple[Sense, ...]] = {}

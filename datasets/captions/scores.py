@@ -46,6 +46,9 @@ TRUST = 30.0
 PRIOR_CONFIRMED, PRIOR_PAIRS = 3.0, 6.0
 """Pairs of captions, half of them in agreement, that are added to those of every category."""
 
+MIN_CONFIRMATION = 0.25
+"""Least rate of confirmation that calibration divides by: rarer agreement is more likely chance than presence."""
+
 SATURATION = 4.0
 """Sharpness of the bend that keeps probabilities below one."""
 
@@ -182,5 +185,5 @@ def calibrate(mentions: np.ndarray, counts: np.ndarray, per_image: int) -> np.nd
     Where it is there, captions name it at about the rate at which they confirm each other; the quotient is bent so
     that it approaches one without ties.
     """
-    ratio = mentions / confirmation_rate(counts, per_image)
+    ratio = mentions / np.maximum(confirmation_rate(counts, per_image), MIN_CONFIRMATION)
     return (ratio / (1 + ratio ** SATURATION) ** (1 / SATURATION)).astype(np.float32)
