@@ -3,11 +3,13 @@ from __future__ import annotations
 
 import argparse
 import signal
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import DefaultDict, List, Tuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -134,6 +136,15 @@ def predict(model: BACGCN, data: FeatureSet, args: argparse.Namespace, device: t
     return sum_over_processes(logits).cpu()
 
 
+def _cut(path: Path, crops: List[Crop], size: int, folder: Path) -> None:
+    """Write the crops of one image that are not there yet."""
+    missing = [crop for crop in crops if not (folder / f"{crop.file}.jpg").exists()]
+    if missing:
+        image = read_image(path)
+        for crop in missing:
+            save_crop(image, crop.box, size, folder / f"{crop.file}.jpg")
+
+
 @torch.no_grad()
 def mine_crops(model: BACGCN, store: FeatureSource, images: ImageList, targets: Tensor, num_classes: int,
                size: int, args: argparse.Namespace, device: torch.device, folder: Path) -> List[Crop]:
@@ -151,20 +162,18 @@ def mine_crops(model: BACGCN, store: FeatureSource, images: ImageList, targets: 
     """
     mined: List[Tuple[int, Crop]] = []
     data = FeatureSet([store], targets)
-    for batch in tqdm(data.batches(args.batch_size, device=device, world=world()), desc="ReSO crops", unit="batch",
-                      total=-(-len(data) // args.batch_size // world().size), disable=not is_main()):
-        maps = model.kernel(batch.features.patch_embeddings).maps
-        positive = batch.targets[:, :num_classes] >= args.positive_threshold
-        opened: Dict[int, Image.Image] = {}
-        for region in small_regions(maps, positive, store.grid, args.gamma, args.epsilon, args.crop_min_side):
-            row = int(batch.rows[region.image])
-            name = f"{images.image_ids[row].replace('/', '__')}_{region.category:02d}"
-            path = folder / f"{name}.jpg"
-            if not path.exists():
-                if row not in opened:
-                    opened = {row: read_image(images.path(row))}
-                save_crop(opened[row], region.box, size, path)
-            mined.append((row, Crop(name, images.image_ids[row], region.category, region.area, list(region.box))))
+    with ThreadPoolExecutor(max(1, args.num_workers)) as pool:
+        for batch in tqdm(data.batches(args.batch_size, device=device, world=world()), desc="ReSO crops", unit="batch",
+                          total=-(-len(data) // args.batch_size // world().size), disable=not is_main()):
+            maps = model.kernel(batch.features.patch_embeddings).maps
+            positive = batch.targets[:, :num_classes] >= args.positive_threshold
+            crops_of: DefaultDict[int, List[Crop]] = defaultdict(list)
+            for region in small_regions(maps, positive, store.grid, args.gamma, args.epsilon, args.crop_min_side):
+                row = int(batch.rows[region.image])
+                name = f"{images.image_ids[row].replace('/', '__')}_{region.category:02d}"
+                crops_of[row].append(Crop(name, images.image_ids[row], region.category, region.area, list(region.box)))
+            list(pool.map(partial(_cut, size=size, folder=folder), map(images.path, crops_of), crops_of.values()))
+            mined.extend((row, crop) for row, crops in crops_of.items() for crop in crops)
     crops = [crop for _, crop in sorted(gather(mined))]
     from_main(lambda: write_index(folder, crops))
     return crops

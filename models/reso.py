@@ -46,17 +46,16 @@ def small_regions(maps: Tensor, positive: Tensor, grid: Tuple[int, int], gamma: 
     """
     rows, columns = grid
     normalised = min_max(maps[:, :positive.shape[1]])
-    inside = normalised > gamma
-    area = inside.float().mean(dim=-1)
+    area = (normalised > gamma).float().mean(dim=-1)
     small = positive & (area > 0) & (area < epsilon)
-    for image, category in small.nonzero().tolist():
-        mask = inside[image, category].view(rows, columns).cpu().numpy()
-        peak = int(normalised[image, category].argmax())
-        parts, _ = ndimage.label(mask)
-        y, x = ndimage.find_objects(parts)[parts.flat[peak] - 1]
+    picked, areas = small.nonzero().tolist(), area[small].tolist()
+    heights = normalised[small].view(-1, rows, columns).cpu().numpy()  # one copy from the device for the whole batch
+    for (image, category), height, share in zip(picked, heights, areas):
+        parts, _ = ndimage.label(height > gamma)
+        y, x = ndimage.find_objects(parts)[parts.flat[height.argmax()] - 1]
         left, right = _widen(x.start / columns, x.stop / columns, min_side)
         top, bottom = _widen(y.start / rows, y.stop / rows, min_side)
-        yield Region(image, category, float(area[image, category]), (left, top, right, bottom))
+        yield Region(image, category, share, (left, top, right, bottom))
 
 
 def _widen(low: float, high: float, least: float) -> Tuple[float, float]:
