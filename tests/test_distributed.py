@@ -49,7 +49,8 @@ def outputs(tiny_world, tmp_path_factory) -> Dict[int, Path]:
         script = folder / "small_chunks.py"
         script.write_text("import runpy, sys\nsys.path.insert(0, '.')\nfrom engine import feature_store\n"
                           "feature_store.CHUNK_ROWS = 4\nrunpy.run_path('train_voc07.py', run_name='__main__')\n"
-                          "sys.argv[1:] = ['--checkpoint', 'CHECKPOINT']\nrunpy.run_path('eval.py', run_name='__main__')"
+                          "sys.argv[1:] = ['--checkpoint', 'CHECKPOINT']\n"
+                          "runpy.run_path('eval.py', run_name='__main__')"
                           .replace("CHECKPOINT", str(folder / "run" / "checkpoint.pth")))
         lines = run_script(processes, script, *tiny_world.flags, "--feature_root", folder / "features",
                            "--output_dir", folder / "run", *SHORT)
