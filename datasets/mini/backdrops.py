@@ -535,7 +535,8 @@ def _grass_colour(rng: np.random.Generator) -> Colour:
 # ---- the places --------------------------------------------------------------------------------------------------
 
 def _sea(canvas: Canvas) -> Place:
-    rng, h, seen = canvas.rng, canvas.height, set()
+    rng, h = canvas.rng, canvas.height
+    seen: Set[str] = set()
     horizon = h * rng.uniform(0.25, 0.6)
     _sky(canvas, horizon, seen)
     if rng.random() < 0.3:
@@ -549,7 +550,8 @@ def _sea(canvas: Canvas) -> Place:
 
 
 def _beach(canvas: Canvas) -> Place:
-    rng, h, seen = canvas.rng, canvas.height, set()
+    rng, h = canvas.rng, canvas.height
+    seen: Set[str] = set()
     horizon = h * rng.uniform(0.2, 0.45)
     shore = horizon + h * rng.uniform(0.08, 0.28)
     _sky(canvas, horizon, seen)
@@ -573,7 +575,8 @@ def _beach(canvas: Canvas) -> Place:
 
 
 def _lake(canvas: Canvas) -> Place:
-    rng, h, seen = canvas.rng, canvas.height, set()
+    rng, h = canvas.rng, canvas.height
+    seen: Set[str] = set()
     horizon = h * rng.uniform(0.3, 0.5)
     _sky(canvas, horizon, seen)
     if rng.random() < 0.6:
@@ -819,7 +822,8 @@ def _kitchen(canvas: Canvas) -> Place:
 
 
 def _open_sky(canvas: Canvas) -> Place:
-    rng, w, h, seen = canvas.rng, canvas.width, canvas.height, set()
+    rng, w, h = canvas.rng, canvas.width, canvas.height
+    seen: Set[str] = set()
     horizon = h * rng.uniform(0.86, 1.1)
     _sky(canvas, min(horizon, h), seen)
     if rng.random() < 0.5:

@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 Colour = Tuple[float, float, float]
 Point = Tuple[float, float]
+Points = Union[Sequence[Point], Sequence[np.ndarray], np.ndarray]
 Box = Tuple[float, float, float, float]
 """Left, top, right, bottom."""
 
@@ -51,7 +52,7 @@ def pick(rng: np.random.Generator, options: Sequence):
     return options[int(rng.integers(len(options)))]
 
 
-def smooth_closed(points: Sequence[Point], steps: int = 6) -> np.ndarray:
+def smooth_closed(points: Points, steps: int = 6) -> np.ndarray:
     """A closed Catmull-Rom spline through the points, (len(points) * steps, 2)."""
     p = np.asarray(points, dtype=float)
     before, after, beyond = np.roll(p, 1, 0), np.roll(p, -1, 0), np.roll(p, -2, 0)
@@ -69,10 +70,10 @@ class Drawing:
         self.shapes: List[Shape] = []
         self.part = ""
 
-    def polygon(self, points: Sequence[Point], colour: Colour) -> None:
+    def polygon(self, points: Points, colour: Colour) -> None:
         self.shapes.append(Shape(np.asarray(points, dtype=float), colour, None, self.part))
 
-    def curve(self, points: Sequence[Point], colour: Colour) -> None:
+    def curve(self, points: Points, colour: Colour) -> None:
         """A filled smooth outline through the points."""
         self.polygon(smooth_closed(points), colour)
 
@@ -96,7 +97,7 @@ class Drawing:
             np.stack([x + round_ * np.cos(turn + math.radians(a)), y + round_ * np.sin(turn + math.radians(a))], 1)
             for x, y, a in corners]), colour)
 
-    def line(self, points: Sequence[Point], width: float, colour: Colour) -> None:
+    def line(self, points: Points, width: float, colour: Colour) -> None:
         self.shapes.append(Shape(np.asarray(points, dtype=float), colour, width, self.part))
 
     def limb(self, points: Sequence[Point], widths: Sequence[float], colour: Colour) -> None:
@@ -120,7 +121,7 @@ class Drawing:
 
     def bounds(self, part: Optional[str] = None) -> Box:
         """The extent (x0, y0, x1, y1) of one part, or of everything, in the unit space."""
-        corners = []
+        corners: List[np.ndarray] = []
         for points, _, width, name in self.shapes:
             if part is None or name == part:
                 corners += [points - width / 2, points + width / 2] if width else [points]
@@ -167,7 +168,7 @@ def noise_tile(side: int = 512) -> np.ndarray:
     for cells in (4, 8, 16, 32, 64, 128):
         grid = np.pad(rng.standard_normal((cells, cells)).astype(np.float32), 4, mode="wrap")
         margin = 4 * side // cells
-        octave = Image.fromarray(grid).resize((side + 2 * margin,) * 2, Image.BICUBIC)
+        octave = Image.fromarray(grid).resize((side + 2 * margin,) * 2, Image.Resampling.BICUBIC)
         total += np.asarray(octave)[margin:-margin, margin:-margin] / cells ** 0.8
     return ((total - total.mean()) / total.std()).astype(np.float32)
 

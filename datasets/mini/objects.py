@@ -278,9 +278,8 @@ def car(d: Drawing, rng: np.random.Generator) -> None:
         roof = [(-0.16, 0.46), (-0.1, 0.82), (0.34, 0.82), (0.54, 0.48)]
         body = [(-1.02, 0.2), (-1.02, 0.5), (-0.2, 0.5), (0.54, 0.5), (0.92, 0.44), (1.0, 0.18), (0.0, 0.14)]
     d.polygon(roof, paint)
-    pane = np.asarray(roof) * (0.9, 1.0) + (np.mean([x for x, _ in roof]) * 0.1, -0.035)
-    d.polygon(pane, glass)
-    middle = float(np.mean([x for x, _ in roof]))
+    middle = sum(x for x, _ in roof) / len(roof)
+    d.polygon([(0.9 * x + 0.1 * middle, y - 0.035) for x, y in roof], glass)
     d.line([(middle, 0.45), (middle, roof[1][1])], 0.05, paint)
     d.curve(body, paint)
     d.line([(-0.9, 0.36), (0.85, 0.33)], 0.018, shade(paint, 0.65))

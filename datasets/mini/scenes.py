@@ -144,7 +144,7 @@ def _compose(rng: np.random.Generator) -> Scene:
         size = main_size if budget == count else _sample_size(rng, prominent=False)
         if previous == name and rng.random() < 0.6:
             size = float(np.clip(main_size * rng.uniform(0.5, 1.0), MIN_SIZE, MAX_SIZE))
-        names = (name,)
+        names: Tuple[str, ...] = (name,)
         if budget >= 2 and rng.random() < _WITH_PERSON.get(name, 0.0) and "ground" in place.zones:
             names = (name, "person")
         budget -= len(names)
@@ -232,14 +232,14 @@ def _paint(canvas: Canvas, setting: str, place: Place, actors: List[_Actor]) -> 
         if region is not None:
             top, left, alpha = region
             owner[top:top + alpha.shape[0], left:left + alpha.shape[1]][alpha > 0.5] = -1
-    objects = []
+    objects: List[SceneObject] = []
     side = min(canvas.width, canvas.height)
     for index, (placed, area) in enumerate(zip(boxes, areas)):
         visible = float((owner == index).sum()) / area
         if visible >= _LEAST_VISIBLE:
             objects.extend(SceneObject(name, box, max(box[2] - box[0], box[3] - box[1]) / side, min(1.0, visible))
                            for name, box in placed.items() if name in OBJECTS)
-    return Scene(_photograph(canvas), setting, tuple(sorted(place.backgrounds)), tuple(objects))
+    return Scene(photograph(canvas), setting, tuple(sorted(place.backgrounds)), tuple(objects))
 
 
 def _inside(placed: Dict[str, Box], canvas: Canvas) -> float:
@@ -250,8 +250,8 @@ def _inside(placed: Dict[str, Box], canvas: Canvas) -> float:
     return max(1.0, (x1 - x0) * (y1 - y0) / inside)
 
 
-def _photograph(canvas: Canvas) -> np.ndarray:
-    """Light, lens and sensor: tint, exposure, vignette, blur and noise."""
+def photograph(canvas: Canvas) -> np.ndarray:
+    """The finished picture, (height, width, 3) bytes: tint, exposure, vignette, blur and sensor noise."""
     rng, light = canvas.rng, canvas.light
     pixels = canvas.pixels
     tint = np.asarray(light.tint, np.float32) * rng.uniform(0.88, 1.1) * (1 + rng.normal(0, 0.02, 3))

@@ -13,11 +13,11 @@ _JPEG_QUALITY = 92
 
 
 class Task(NamedTuple):
-    """Scene `index` of a split, to be written into `folder`."""
+    """Scene `number` of a split, to be written into `folder`."""
 
     seed: int
     split: str
-    index: int
+    number: int
     folder: Path
 
 
@@ -33,10 +33,10 @@ class Record(NamedTuple):
 
 def write_scene(task: Task) -> Record:
     """Render a scene, save it as JPEG and describe it."""
-    scene = render_scene(task.seed, task.split, task.index)
-    image_id = f"{task.split}_{task.index:06d}"
+    scene = render_scene(task.seed, task.split, task.number)
+    image_id = f"{task.split}_{task.number:06d}"
     Image.fromarray(scene.pixels).save(task.folder / f"{image_id}.jpg", quality=_JPEG_QUALITY)
-    captions, re_captions = describe(scene, scene_rng(task.seed, task.split, task.index, purpose=1))
+    captions, re_captions = describe(scene, scene_rng(task.seed, task.split, task.number, purpose=1))
     height, width = scene.pixels.shape[:2]
     objects = [{"class": item.name, "box": [round(side, 1) for side in item.box], "size": round(item.size, 4),
                 "visible": round(item.visible, 3)} for item in scene.objects]
