@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Dict, List, Sequence, Set, Tuple
 
 from datasets.captions.grammar import PUNCTUATION, is_modifier, is_verb, tokenise
-from datasets.captions.lexicon import Categories, Lexicon, Phrase, Sense
+from datasets.captions.lexicon import Categories, Lexicon, Phrase, Sense, Words
 from datasets.captions.negation import TRIGGERS, echo_positions, excluded_positions, name_at, silent_positions
 
 
@@ -16,7 +16,10 @@ class CategoryMatcher:
         self._starts = lexicon.starts
         self._context = lexicon.context
         self._vehicles = lexicon.context.enclosing | lexicon.context.decked
-        self._echo_names = lexicon.echo_names
+        self._backgrounds = {name: index for name, index in lexicon.echo_names.items() if index is not None}
+        self._echo_names: Dict[str, List[Words]] = {}
+        for name in sorted(lexicon.echo_names, key=len, reverse=True):
+            self._echo_names.setdefault(name[0], []).append(name)
         self._echo_words = frozenset(word for name in lexicon.echo_names for word in name)
         self._compounds = frozenset(phrase.words for start in lexicon.starts.values()
                                     for group in start.compounds.values() for phrase in group)
@@ -64,9 +67,8 @@ class CategoryMatcher:
         echo: Set[int] = set()
         if is_recaption:
             echo = self._echo_positions(tokens)
-            names = (self._echo_names.get(name_at(tokens, position, self._echo_names))
-                     for position in echo | excluded_positions(tokens))
-            excluded = {category for category in names if category is not None}
+            names = {name_at(tokens, position, self._echo_names) for position in echo | excluded_positions(tokens)}
+            excluded = {self._backgrounds[name] for name in names if name in self._backgrounds}
             if excluded:
                 self._excluded[caption] = tuple(sorted(excluded))
         found: Set[int] = set()

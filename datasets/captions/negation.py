@@ -2,7 +2,7 @@
 a thing in it, and where a question is only repeated."""
 from __future__ import annotations
 
-from typing import Container, FrozenSet, List, Sequence, Set, Tuple
+from typing import Container, FrozenSet, List, Mapping, Sequence, Set, Tuple
 
 from datasets.captions.grammar import (
     AUXILIARIES,
@@ -37,9 +37,6 @@ _ABSENT = frozenset("visible shown seen present pictured included depicted in pa
 
 _HARMLESS = frozenset("only just merely sure".split())
 """What follows "not" where it denies nothing that could be seen."""
-
-_LONGEST_NAME = 3
-"""Words in the longest name of a category."""
 
 _STOPS = PREPOSITIONS.difference(("of", "for")) | WH_WORDS | BE_VERBS | AUXILIARIES | frozenset(("but", "only"))
 
@@ -165,14 +162,15 @@ def excluded_positions(tokens: Sequence[str]) -> Set[int]:
             for denied in _excluded_after(tokens, position)}
 
 
-def echo_positions(tokens: Sequence[str], names: Container[Words], compounds: Container[Words]) -> Set[int]:
+def echo_positions(tokens: Sequence[str], names: Mapping[str, Sequence[Words]],
+                   compounds: Container[Words]) -> Set[int]:
     """Positions of runs of category names without a word between them: the list that the question excluded.
 
     "Sofa person chair" is such a run; "dog dog dog" is mere repetition, and "water bottle" a compound noun.
 
     Args:
         tokens: of a re-caption.
-        names: the category names, as tuples of words.
+        names: first word to the category names that start with it, the longest first.
         compounds: two-name runs that are ordinary compound nouns.
     """
     echoed: Set[int] = set()
@@ -186,16 +184,15 @@ def echo_positions(tokens: Sequence[str], names: Container[Words], compounds: Co
                 break
             run.append(name)
             end += len(name)
-        if len(set(run)) > 1 and not (len(run) == 2 and run[0] + run[1] in compounds):
+        if len(run) > 1 and len(set(run)) > 1 and not (len(run) == 2 and run[0] + run[1] in compounds):
             echoed.update(range(position, end))
         position = max(end, position + 1)
     return echoed
 
 
-def name_at(tokens: Sequence[str], position: int, names: Container[Words]) -> Words:
+def name_at(tokens: Sequence[str], position: int, names: Mapping[str, Sequence[Words]]) -> Words:
     """The longest of `names` that starts at `position`; empty where there is none."""
-    for length in range(_LONGEST_NAME, 0, -1):
-        name = tuple(tokens[position:position + length])
-        if len(name) == length and name in names:
+    for name in names.get(tokens[position], ()):
+        if len(name) == 1 or tuple(tokens[position:position + len(name)]) == name:
             return name
     return ()
