@@ -1,6 +1,7 @@
 """The lexicon: which words name which categories. Its data lie in `caption/`, described in `caption/README.md`."""
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Container, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
@@ -118,11 +119,11 @@ def load_lexicon(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> Le
     written = {phrase for words in concepts.values() for phrase in words if not phrase.startswith("@")}
     written.update(own_words, rules.senses, spec.categories, *rules.context.values())
     written.update(prompt_name(category) for category in spec.categories)
-    known = frozenset(token for phrase in written for token in tokenise(phrase)) - rules.irregular.keys()
+    known = frozenset(token for phrase in written for token in _tokens(phrase)) - rules.irregular.keys()
     singular = Singular(known, rules.irregular)
 
     def words_of(phrase: str) -> Words:
-        return tuple(singular[token] for token in tokenise(phrase))
+        return tuple(singular[token] for token in _tokens(phrase))
 
     concepts_of: Dict[Words, Set[str]] = {}
     silenced: Dict[Words, Set[str]] = {}
@@ -157,6 +158,11 @@ def load_lexicon(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> Le
             echo_names[tuple(tokenise(name))] = index if index >= len(spec.classes) else None
     return Lexicon(starts=_by_first_word(named, senses, silenced), singular=singular, context=context,
                    echo_names=echo_names)
+
+
+@functools.cache
+def _tokens(phrase: str) -> Words:
+    return tuple(tokenise(phrase))
 
 
 def _parts(words: Words, phrases: Container[Words]) -> List[Words]:
@@ -199,17 +205,17 @@ def _by_first_word(named: Mapping[Words, Set[int]], senses: Mapping[Words, Tuple
 
 
 def _read_concepts(root: Path) -> Dict[str, List[str]]:
-    concepts: Dict[str, List[str]] = {}
-    paths = sorted(root.glob(_SHARED_PATTERN))
-    if not paths:
+    files = {path: _word_lists(path, read_json(path)) for path in sorted(root.glob(_SHARED_PATTERN))}
+    if not files:
         raise DataError(f"{root}: holds no {_SHARED_PATTERN}; give the folder of the synonym files")
-    for path in paths:
-        for concept, words in _word_lists(path, read_json(path)).items():
+    concepts: Dict[str, List[str]] = {}
+    for path, lists in files.items():
+        for concept, words in lists.items():
             if concept in concepts:
                 raise DataError(f"{path}: concept {concept!r} is already written in another shared file; keep one")
             concepts[concept] = words
-    for path in paths:
-        for concept, words in _word_lists(path, read_json(path)).items():
+    for path, lists in files.items():
+        for concept, words in lists.items():
             if concept.startswith(_NOT) and concept[len(_NOT):] not in concepts:
                 raise DataError(f"{path}: {concept!r} is about {concept[len(_NOT):]!r}, and there is no such concept")
             for word in words:
@@ -270,7 +276,7 @@ def _word_lists(path: Path, content: Any) -> Dict[str, List[str]]:
 
 def _is_word(word: Any) -> bool:
     """A word, a compound of words, or a reference to a concept."""
-    return isinstance(word, str) and (word.startswith("@") or bool(tokenise(word)))
+    return isinstance(word, str) and (word.startswith("@") or bool(_tokens(word)))
 
 
 _CONDITIONS: Dict[str, Any] = {"plural": bool, "verb": bool, "modifier": bool,
