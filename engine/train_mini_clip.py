@@ -1,0 +1,382 @@
+"""Trains the mini CLIP: OpenAI's architecture, small, on rendered scenes and web-style captions alone.
+
+    python -m engine.train_mini_clip [--output datasets/mini/weights]
+    python -m engine.train_mini_clip --stop_after 300 --output runs/mini_clip   # check the start of the losses
+
+No class label is used: the captions are what `datasets.mini.captioner.web_caption` says about scenes that are in no
+split, mostly the prominent object and the place. The objective is our choice, after the
+needs of a method that reads single patches:
+
+- contrastive: [cls] against captions within the batch, equal captions counted as positives;
+- multiple instance: the log-sum-exp of a caption's similarities to the self-only patches, contrastive in the same
+  way, since a caption is true of an image if some patches show it;
+- mosaic: four images at half size in one; the mean patch of each quarter against its own caption.
+
+Scenes, order, crops and initial weights follow from the seed, so the losses can be reproduced from the start.
+"""
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing.pool
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from sklearn.metrics import average_precision_score
+from torch import Tensor
+from tqdm import tqdm
+
+from clip import CLIP, MEAN, STD, Architecture, build_model, save_compact, tokenize
+from datasets.files import read_json, write_json
+from datasets.mini.captioner import web_caption
+from datasets.mini.scenes import render_scene, scene_rng
+from datasets.names import prompt_name
+from datasets.registry import get_dataset
+
+SHIPPED = Path("datasets/mini/weights")
+WEIGHTS_FILE, LOG_FILE = "mini_clip.safetensors", "mini_clip.json"
+CAPTIONS_PER_SCENE = 4
+_STORED_SIDE = 192
+_FIRST = 256
+"""Scenes that give the principal components of patches."""
+_MAX_TOKENS = 16
+"""Longer captions are cut in training; they only repeat themselves."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights."""
+
+    seed: int = 7
+    num_scenes: int = 12000
+    steps: int = 1500
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: int = 100
+    resolution: int = 160
+    early_resolution: int = 96
+    early_share: float = 0.8
+    """Share of the steps at the early resolution, which are twice as fast."""
+    width: int = 128
+    vision_layers: int = 3
+    text_layers: int = 2
+    embed_dim: int = 128
+    instance_weight: float = 1.0
+    mosaic_weight: float = 0.5
+    blackout: float = 0.2
+    """Share of the images of a batch in which random patches are black (random erasing)."""
+
+
+class ScenePool(NamedTuple):
+    """Rendered scenes, (n, 192, 192, 3) bytes, and `CAPTIONS_PER_SCENE` captions of each."""
+
+    pixels: np.ndarray
+    captions: List[List[str]]
+
+
+def _render(task: Tuple[int, int]) -> Tuple[np.ndarray, List[str]]:
+    seed, index = task
+    scene = render_scene(seed, "clip", index)
+    rng = scene_rng(seed, "clip", index, purpose=2)
+    image = Image.fromarray(scene.pixels).resize((_STORED_SIDE, _STORED_SIDE), Image.Resampling.BICUBIC)
+    return np.asarray(image), [web_caption(scene, rng) for _ in range(CAPTIONS_PER_SCENE)]
+
+
+def _processes(workers: int) -> multiprocessing.pool.Pool:
+    return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn").Pool(workers)
+
+
+def render_pool(seed: int, count: int, workers: int = 1) -> ScenePool:
+    """Render the first `count` scenes of the seed's training stream, with their web captions."""
+    pixels = np.empty((count, _STORED_SIDE, _STORED_SIDE, 3), np.uint8)
+    captions = []
+    with _processes(workers) as processes:
+        scenes = processes.imap(_render, [(seed, index) for index in range(count)], chunksize=16)
+        for row, (image, texts) in zip(pixels, tqdm(scenes, total=count, desc="rendering scenes", unit="img")):
+            row[:] = image
+            captions.append(texts)
+    return ScenePool(pixels, captions)
+
+
+class Vocabulary:
+    """The tokens of some texts, numbered densely: training need not carry the rows that nobody uses.
+
+    The order of ids stays, so the end of text keeps the highest one, as CLIP's text encoder expects.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.token_ids: List[int] = sorted({*_tokenize(texts).flatten().tolist()})
+        self._dense = torch.zeros(self.token_ids[-1] + 1, dtype=torch.long)
+        self._dense[self.token_ids] = torch.arange(len(self.token_ids))
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """(n, 16) dense ids."""
+        return self._dense[_tokenize(texts)]
+
+
+def _tokenize(texts: Sequence[str]) -> Tensor:
+    return tokenize(list(texts), context_length=_MAX_TOKENS, truncate=True)
+
+
+def prompt(category: str) -> str:
+    """The zero-shot prompt of a category."""
+    return f"a photo of a {prompt_name(category)}."
+
+
+def to_tensor(pixels: Tensor) -> Tensor:
+    """(B, 3, H, W) bytes to normalised floats."""
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    return (pixels.float() / 255 - mean) / std
+
+
+# ---- model -------------------------------------------------------------------------------------------------------
+
+def initial_model(recipe: Recipe) -> CLIP:
+    """A CLIP with random weights that follow from the recipe's seed."""
+    torch.manual_seed(recipe.seed)
+    return CLIP(Architecture(
+        embed_dim=recipe.embed_dim, image_resolution=recipe.resolution, patch_size=16, vision_width=recipe.width,
+        vision_layers=recipe.vision_layers, text_width=recipe.width, text_layers=recipe.text_layers,
+    ))
+
+
+@torch.no_grad()
+def init_patch_embedding(model: CLIP, pixels: Tensor) -> None:
+    """Set the patch embedding to the principal components of the patches of some images, (n, 3, H, W) normalised.
+
+    The components are scaled to equal variance, up to a floor for the faintest: without this start a small model
+    sees little but brightness for thousands of steps.
+    """
+    size, width = model.visual.patch_size, len(model.visual.conv1.weight)
+    patches = F.unfold(pixels, size, stride=size).transpose(1, 2).flatten(0, 1)
+    variances, components = torch.linalg.eigh(torch.cov(patches.T.double()))
+    variances, components = variances.flip(0)[:width], components.flip(1)[:, :width]
+    components = components * components.sum(0).sign()  # eigenvectors come with any sign
+    scale = (variances + variances[width // 4]).rsqrt()
+    model.visual.conv1.weight.copy_((components * scale).T.view_as(model.visual.conv1.weight))
+
+
+# ---- objective ---------------------------------------------------------------------------------------------------
+
+def contrastive_loss(logits: Tensor, positives: Tensor) -> Tensor:
+    """Symmetric cross-entropy of (B, B) logits; the target of a row is spread over its `positives` (B, B bool)."""
+    targets = positives.float()
+    rows = -(targets / targets.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
+    columns = -(targets / targets.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
+    return (rows + columns) / 2
+
+
+def make_mosaics(pixels: Tensor, side: int) -> Tensor:
+    """Four images at half size to a mosaic, row by row: (B, 3, H, W) bytes to (B / 4, 3, side, side)."""
+    quarters = resize(pixels, side // 2).unflatten(0, (-1, 2, 2))
+    return quarters.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, side, side)
+
+
+def quarter_means(patch_embeddings: Tensor) -> Tensor:
+    """The mean patch of each quarter of each mosaic, (B / 4, N, D) to (B, D), in the order of `make_mosaics`."""
+    side = math.isqrt(patch_embeddings.shape[1])
+    return patch_embeddings.unflatten(1, (2, side // 2, 2, side // 2)).mean((2, 4)).flatten(0, 2)
+
+
+def losses(model: CLIP, images: Tensor, mosaics: Tensor, tokens: Tensor, recipe: Recipe) -> Dict[str, Tensor]:
+    """The losses of a batch.
+
+    Args:
+        model: the CLIP, over the dense vocabulary.
+        images: (B, 3, R, R).
+        mosaics: (B / 4, 3, R, R), the same images in the same order, four to a mosaic, row by row.
+        tokens: (B, L), their captions.
+    """
+    scale = model.logit_scale.exp().clamp(max=100)
+    text = F.normalize(model.encode_text(tokens), dim=-1)
+    positives = (tokens[:, None] == tokens[None]).all(-1)
+    dense = model.encode_image_dense(images)
+    contrastive = contrastive_loss(scale * F.normalize(dense.global_embedding, dim=-1) @ text.T, positives)
+    patches = F.normalize(dense.patch_embeddings, dim=-1)
+    similarities = torch.einsum("ind,td->itn", patches, text)
+    instance = contrastive_loss((scale * similarities).logsumexp(-1) - math.log(patches.shape[1]), positives)
+    quarters = quarter_means(model.encode_image_dense(mosaics).patch_embeddings)
+    mosaic = contrastive_loss(scale * F.normalize(quarters, dim=-1) @ text.T, positives)
+    total = contrastive + recipe.instance_weight * instance + recipe.mosaic_weight * mosaic
+    return {"loss": total, "contrastive": contrastive, "instance": instance, "mosaic": mosaic}
+
+
+# ---- batches -----------------------------------------------------------------------------------------------------
+
+def resize(pixels: Tensor, side: int) -> Tensor:
+    """(B, 3, H, W) bytes to (B, 3, side, side), antialiased."""
+    return F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
+
+
+def batches(pool: ScenePool, recipe: Recipe) -> Iterator[Tuple[Tensor, Tensor, List[str]]]:
+    """Images, mosaics and captions of every step.
+
+    The first pass takes the scenes in order, so that the first steps need only the first scenes; later ones shuffle.
+    """
+    rng = np.random.default_rng([recipe.seed, 1])
+    order = np.arange(recipe.num_scenes)
+    per_epoch = recipe.num_scenes // recipe.batch_size
+    for step in range(recipe.steps):
+        epoch, position = divmod(step, per_epoch)
+        if epoch and position == 0:
+            order = rng.permutation(recipe.num_scenes)
+        rows = order[position * recipe.batch_size:(position + 1) * recipe.batch_size]
+        captions = [pool.captions[row][(epoch + row) % CAPTIONS_PER_SCENE] for row in rows]
+        pixels = torch.from_numpy(pool.pixels[rows]).permute(0, 3, 1, 2).contiguous()
+        side = recipe.early_resolution if step < recipe.early_share * recipe.steps else recipe.resolution
+        if rng.random() < 0.5:
+            pixels = pixels.flip(3)
+        images = to_tensor(random_crop(pixels, side, rng))
+        black_out_patches(images, recipe.blackout, rng)
+        yield images, to_tensor(make_mosaics(pixels, side)), captions
+
+
+def random_crop(pixels: Tensor, side: int, rng: np.random.Generator) -> Tensor:
+    """Half of the batches whole, the others a crop of at least 60% of the side (one crop for the batch)."""
+    if rng.random() < 0.5:
+        full = pixels.shape[-1]
+        part = int(rng.integers(int(0.6 * full), full))
+        top, left = (int(v) for v in rng.integers(0, full - part + 1, 2))
+        pixels = pixels[:, :, top:top + part, left:left + part]
+    return resize(pixels, side)
+
+
+def black_out_patches(images: Tensor, share: float, rng: np.random.Generator) -> None:
+    """In `share` of the images (B, 3, R, R), blacken a random part of the 16 x 16 patches, in place."""
+    black = -torch.tensor(MEAN) / torch.tensor(STD)
+    side = images.shape[-1] // 16
+    for image in images[:int(share * len(images))]:
+        gone = torch.from_numpy(rng.random((side, side)) < rng.uniform(0.1, 0.85))
+        mask = gone.repeat_interleave(16, 0).repeat_interleave(16, 1)
+        image[:, mask] = black[:, None]
+
+
+# ---- training ----------------------------------------------------------------------------------------------------
+
+def train(recipe: Recipe, pool: ScenePool, stop_after: int) -> Tuple[CLIP, Vocabulary, List[Dict[str, float]]]:
+    """Train for `stop_after` of the recipe's steps (the schedule is that of all of them).
+
+    Returns:
+        The model over the dense vocabulary, the vocabulary, and the losses of the first ten steps and of every tenth
+        step after them.
+    """
+    model = initial_model(recipe)
+    spec = get_dataset("mini")
+    vocabulary = Vocabulary([text for texts in pool.captions for text in texts] + [prompt(c) for c in spec.categories])
+    table = model.token_embedding.weight.detach()[vocabulary.token_ids]
+    model.token_embedding = torch.nn.Embedding.from_pretrained(table, freeze=False)
+    first = torch.from_numpy(pool.pixels[:_FIRST]).permute(0, 3, 1, 2)
+    init_patch_embedding(model, to_tensor(resize(first, recipe.resolution)))
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": recipe.weight_decay},
+                                   {"params": others, "weight_decay": 0.0}], lr=recipe.learning_rate, betas=(0.9, 0.98))
+
+    def rate(step: int) -> float:
+        if step < recipe.warmup:
+            return (step + 1) / recipe.warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    rows: List[Dict[str, float]] = []
+    progress = tqdm(zip(range(stop_after), batches(pool, recipe)), total=stop_after, desc="training", unit="step")
+    for step, (images, mosaics, captions) in progress:
+        values = losses(model, images, mosaics, vocabulary.encode(captions), recipe)
+        optimizer.zero_grad()
+        values["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step < 10 or step % 10 == 0:
+            rows.append({"step": step, **{name: round(value.item(), 4) for name, value in values.items()}})
+            progress.set_postfix({name: rows[-1][name] for name in ("loss", "contrastive", "instance")})
+    return model, vocabulary, rows
+
+
+def full_state_dict(model: CLIP, vocabulary: Vocabulary, recipe: Recipe) -> Dict[str, Tensor]:
+    """The trained weights in fp16 with the token table of full height, as OpenAI's archives have it."""
+    table = initial_model(recipe).token_embedding.weight.detach().clone()
+    table[vocabulary.token_ids] = model.token_embedding.weight.detach()
+    weights = {**model.state_dict(), "token_embedding.weight": table}
+    return {name: value.half() for name, value in weights.items()}
+
+
+@torch.no_grad()
+def measure(model: CLIP, count: int, seed: int, workers: int) -> Dict[str, float]:
+    """Zero-shot mAP in percent on scenes that are in no split and were not trained on: by [cls], by the best patch."""
+    spec = get_dataset("mini")
+    text = F.normalize(model.encode_text(tokenize([prompt(name) for name in spec.categories])), dim=-1)
+    tasks = [(seed, "clip_held_out", index, model.visual.input_resolution) for index in range(count)]
+    global_scores: List[Tensor] = []
+    patch_scores: List[Tensor] = []
+    truth: List[List[bool]] = []
+    with _processes(workers) as processes:
+        for pixels, classes in processes.imap(_render_labelled, tasks, chunksize=16):
+            dense = model.encode_image_dense(to_tensor(torch.from_numpy(pixels).permute(2, 0, 1)[None]))
+            scores = [(100 * F.normalize(embeddings, dim=-1) @ text.T).softmax(-1).amax(0)
+                      for embeddings in (dense.global_embedding, dense.patch_embeddings[0])]
+            global_scores.append(scores[0])
+            patch_scores.append(scores[1])
+            truth.append([name in classes for name in spec.classes])
+    return {"zero_shot_mAP": _mean_ap(truth, global_scores), "patch_maximum_mAP": _mean_ap(truth, patch_scores)}
+
+
+def _mean_ap(truth: List[List[bool]], scores: List[Tensor]) -> float:
+    targets, ranking = np.array(truth), torch.stack(scores).numpy()
+    present = [c for c in range(targets.shape[1]) if targets[:, c].any()]
+    return round(100 * float(np.mean([average_precision_score(targets[:, c], ranking[:, c]) for c in present])), 2)
+
+
+def _render_labelled(task: Tuple[int, str, int, int]) -> Tuple[np.ndarray, List[str]]:
+    seed, split, index, side = task
+    scene = render_scene(seed, split, index)
+    return np.asarray(Image.fromarray(scene.pixels).resize((side, side), Image.Resampling.BICUBIC)), scene.classes
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m engine.train_mini_clip", description="Train the mini CLIP.")
+    for name in ("seed", "num_scenes", "steps"):
+        parser.add_argument(f"--{name}", type=int, default=getattr(Recipe, name))
+    parser.add_argument("--stop_after", type=int, help="stop after so many steps of the same run, to check its start")
+    parser.add_argument("--output", type=Path, default=SHIPPED, help="folder of weights and log")
+    parser.add_argument("--workers", type=int, default=1, help="processes that render; training takes one thread")
+    options = parser.parse_args(arguments)
+    recipe = Recipe(seed=options.seed, num_scenes=options.num_scenes, steps=options.steps)
+    stop_after = min(options.stop_after or recipe.steps, recipe.steps)
+    torch.set_num_threads(1)  # sums in one order: the same losses every time
+    start = time.perf_counter()
+    needed = min(recipe.num_scenes, max(_FIRST, stop_after * recipe.batch_size))
+    pool = render_pool(recipe.seed, needed, options.workers)
+    rendered = time.perf_counter()
+    model, vocabulary, rows = train(recipe, pool, stop_after)
+    trained = time.perf_counter()
+    weights = full_state_dict(model, vocabulary, recipe)
+    save_compact(weights, options.output / WEIGHTS_FILE, vocabulary.token_ids, recipe.seed)
+    held_out = measure(build_model(weights), 1000, recipe.seed, options.workers)
+    write_json(options.output / LOG_FILE, {
+        "recipe": asdict(recipe), "stopped_after": stop_after,
+        "seconds": {"rendering": round(rendered - start), "training": round(trained - rendered)},
+        "machine": f"{platform.machine()}, 1 thread, torch {torch.__version__}",
+        "held_out": held_out, "losses": rows,
+    }, indent=1)
+    print(f"{options.output / WEIGHTS_FILE}: on 1000 held-out scenes {held_out}")
+    if stop_after < recipe.steps:
+        shipped = read_json(SHIPPED / LOG_FILE)
+        if shipped["recipe"] == asdict(recipe):
+            largest = max(abs(here["loss"] - there["loss"]) for here, there in zip(rows, shipped["losses"]))
+            print(f"largest difference to the losses logged in {SHIPPED / LOG_FILE}: {largest:.4f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,128 @@
+"""The mini CLIP: its training objective, its reproducible start, and the weights that come with the code."""
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import clip
+from datasets.files import read_json
+from datasets.registry import get_dataset
+from engine import train_mini_clip as mini
+from engine.train_mini_clip import Recipe, ScenePool, Vocabulary
+
+ROOT = Path(__file__).parents[1]
+WEIGHTS, LOG = (ROOT / mini.SHIPPED / name for name in (mini.WEIGHTS_FILE, mini.LOG_FILE))
+
+
+def test_the_loss_is_zero_for_a_perfect_match_and_log_n_for_none() -> None:
+    matched = torch.eye(4, dtype=torch.bool)
+    assert mini.contrastive_loss(1000 * torch.eye(4), matched).item() == pytest.approx(0)
+    assert mini.contrastive_loss(torch.zeros(4, 4), matched).item() == pytest.approx(np.log(4))
+
+
+def test_equal_captions_share_the_target() -> None:
+    positives = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool)
+    logits = 1000 * positives.float()
+    assert mini.contrastive_loss(logits, positives).item() == pytest.approx(2 * np.log(2) / 3)
+    assert mini.contrastive_loss(logits, torch.eye(3, dtype=torch.bool)).item() == pytest.approx(2 * np.log(2) / 3)
+    uneven = torch.tensor([[9.0, 0, 0], [0, 9, 0], [0, 0, 9]])
+    assert mini.contrastive_loss(uneven, positives) > mini.contrastive_loss(uneven, torch.eye(3, dtype=torch.bool))
+
+
+def test_quarters_come_back_in_the_order_of_the_images() -> None:
+    colours = torch.arange(8, dtype=torch.uint8)[:, None, None, None].expand(8, 3, 192, 192)
+    mosaics = mini.make_mosaics(colours, 96)
+    assert mosaics.shape == (2, 3, 96, 96)
+    patches = F.avg_pool2d(mosaics.float(), 16).flatten(2).transpose(1, 2)
+    assert torch.equal(mini.quarter_means(patches), colours[:, :, 0, 0].float())
+
+
+def test_blackout_blackens_whole_patches_of_a_share_of_the_images() -> None:
+    images = mini.to_tensor(torch.full((10, 3, 96, 96), 255, dtype=torch.uint8))
+    white = images.clone()
+    mini.black_out_patches(images, 0.4, np.random.default_rng(0))
+    assert torch.equal(images[4:], white[4:])
+    black = mini.to_tensor(torch.zeros(1, 3, 16, 16, dtype=torch.uint8))[0]
+    patches = images[:4].unfold(2, 16, 16).unfold(3, 16, 16).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    is_black = torch.tensor([torch.allclose(patch, black, atol=1e-6) for patch in patches])
+    is_white = torch.tensor([torch.equal(patch, white[0, :, :16, :16]) for patch in patches])
+    assert (is_black ^ is_white).all() and is_black.any() and is_white.any()
+
+
+def test_patch_components_are_decorrelated() -> None:
+    torch.manual_seed(0)
+    model = clip.CLIP(clip.Architecture(embed_dim=16, image_resolution=32, vision_width=64, vision_layers=1,
+                                        text_width=64, text_layers=1, vocab_size=100))
+    images = F.interpolate(torch.randn(64, 3, 12, 12), 32, mode="bilinear")
+    mini.init_patch_embedding(model, images)
+    codes = model.visual.conv1(images).flatten(2).transpose(1, 2).flatten(0, 1).T
+    covariance = torch.cov(codes).detach()
+    diagonal = covariance.diagonal()
+    assert (covariance - diagonal.diag()).abs().max() < 1e-3 * diagonal.max()
+    assert diagonal[:8].min() > 0.5 and diagonal.max() <= 1.001  # equal but for the faintest
+
+
+def test_the_dense_vocabulary_encodes_as_the_full_one() -> None:
+    texts = ["a photo of a dog.", "two kites in the sky", "img 2034"]
+    vocabulary = Vocabulary(texts)
+    recipe = dataclasses.replace(Recipe(), vision_layers=1, text_layers=1)
+    model = mini.initial_model(recipe)
+    expected = model.encode_text(clip.tokenize(texts))
+    model.token_embedding = torch.nn.Embedding.from_pretrained(
+        model.token_embedding.weight.detach()[vocabulary.token_ids], freeze=False)
+    assert torch.allclose(model.encode_text(vocabulary.encode(texts)), expected, atol=1e-6)
+    rebuilt = clip.build_model(mini.full_state_dict(model, vocabulary, recipe))
+    assert torch.allclose(rebuilt.encode_text(clip.tokenize(texts)), expected, atol=0.02)  # fp16
+
+
+def test_the_first_pass_needs_only_the_first_scenes() -> None:
+    recipe = dataclasses.replace(Recipe(), num_scenes=8, steps=6, batch_size=4)
+    pixels = np.arange(8, dtype=np.uint8)[:, None, None, None] * np.ones((1, 192, 192, 3), np.uint8)
+    pool = ScenePool(pixels, [[f"{row} {take}" for take in range(mini.CAPTIONS_PER_SCENE)] for row in range(8)])
+    rows = [[int(caption.split()[0]) for caption in captions] for _, _, captions in mini.batches(pool, recipe)]
+    assert rows[:2] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert sorted(rows[2] + rows[3]) == list(range(8))
+    taken = [caption for _, _, captions in mini.batches(pool, recipe) for caption in captions]
+    assert len(set(taken)) == len(taken)  # a scene that comes again comes with another caption
+
+
+def test_the_logged_losses_are_reproduced_from_the_start() -> None:
+    log = read_json(LOG)
+    recipe = Recipe(**log["recipe"])
+    steps = 2
+    pool = mini.render_pool(recipe.seed, max(256, steps * recipe.batch_size))
+    _, _, rows = mini.train(recipe, pool, stop_after=steps)
+    for row, logged in zip(rows, log["losses"]):
+        assert row["step"] == logged["step"]
+        for name in logged:  # the log of the shipped weights has three digits
+            assert row[name] == pytest.approx(logged[name], abs=0.051 if name == "loss" else 0.006)
+    assert len(rows) == steps
+
+
+def test_the_shipped_weights_are_small_and_of_openai_s_architecture() -> None:
+    assert WEIGHTS.stat().st_size < 4e6
+    model, _ = clip.load(WEIGHTS)
+    recipe = Recipe(**read_json(LOG)["recipe"])
+    assert model.visual.patch_size == 16
+    assert model.visual.input_resolution == recipe.resolution
+    assert model.embed_dim == recipe.embed_dim
+    assert model.vocab_size == 49408 and model.context_length == 77
+
+
+def test_the_shipped_weights_recognise_new_scenes_by_cls_and_by_patches() -> None:
+    model, _ = clip.load(WEIGHTS)
+    measured = mini.measure(model, 150, seed=12345, workers=1)
+    logged = read_json(LOG)["held_out"]
+    chance = 9  # percent of the scenes that a class is in, on average
+    for name in ("zero_shot_mAP", "patch_maximum_mAP"):
+        assert logged[name] > 2 * chance
+        assert measured[name] == pytest.approx(logged[name], abs=15)  # 150 scenes of another seed
+
+
+def test_the_registry_names_the_shipped_weights() -> None:
+    assert ROOT / get_dataset("mini").model_path == WEIGHTS
