@@ -8,12 +8,8 @@ from typing import Any, Dict, List, Sequence, Tuple
 import numpy as np
 import torch
 
+from datasets.captions.label_files import CO_OCCURRENCE_FILE, COUNTS_FILE, LABELS_FILE, SCORES_FILE
 from datasets.files import DataError, PathLike, read_json, shorten
-
-LABELS_FILE = "train_label_dictionary.json"
-SCORES_FILE = "train_label_scores.json"
-COUNTS_FILE = "train_count_dict.json"
-CO_OCCURRENCE_FILE = "train_co_occurrence_counts.json"
 
 LABEL_KINDS = ("scores", "votes", "hard")
 
