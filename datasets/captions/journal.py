@@ -83,7 +83,7 @@ def read_journal(path: Path) -> Tuple[Settings, List[Batch]]:
         raise DataError(f"{path}: the journal is empty; run this shard again")
     settings, *batches = records
     for number, batch in enumerate(batches, 2):
-        if batch.keys() != set(Batch._fields):
+        if batch.keys() != set(Batch._fields) or not all(isinstance(field, dict) for field in batch.values()):
             raise _damaged(f"{path}:{number}")
     return settings, [Batch(**batch) for batch in batches]
 
