@@ -9,12 +9,14 @@ import random
 import resource
 import signal
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 import pytest
 import torch
+from tqdm import tqdm
 
 import engine.feature_store
 import engine.features
@@ -81,6 +83,8 @@ def run_in_process(world: TinyWorld, folder: Path, *flags: str, before: Callable
     `before` is called in the process and may patch what it likes.
     """
     def main() -> None:
+        # tqdm's own lock is shared with forked processes: one that is killed while it holds it would block the next.
+        tqdm.set_lock(threading.RLock())
         torch.set_num_threads(1)
         folder.mkdir(exist_ok=True)
         os.chdir(folder)
