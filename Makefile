@@ -1,13 +1,14 @@
 # make demo   the whole method on the embedded default
 # make test   ruff, mypy, and the tests with their coverage
 # make test-transformers   captioning by transformers, in an environment of its own
+# make bench  speed and memory, beside transformers and open_clip, in an environment of its own
 # make audit  known vulnerabilities of the installed packages
 # Each makes the virtual environment where it is missing. PYTHON chooses the interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint audit test-transformers clean
+.PHONY: demo test lint audit test-transformers bench clean
 
 $(VENV)/.installed: requirements.txt tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -41,5 +42,14 @@ audit: $(VENV)/.installed
 test-transformers: .venv-transformers/.installed
 	.venv-transformers/bin/python -m pytest tests/test_captioner.py tests/test_captioning.py tests/test_caption_script.py
 
+.venv-bench/.installed: benchmarks/requirements.txt tests/requirements-transformers.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --upgrade pip
+	.venv-bench/bin/python -m pip install --quiet -r benchmarks/requirements.txt
+	touch $@
+
+bench: .venv-bench/.installed
+	.venv-bench/bin/python -m benchmarks.run
+
 clean:
-	rm -rf $(VENV) .venv-transformers runs features
+	rm -rf $(VENV) .venv-transformers .venv-bench runs features

@@ -85,7 +85,7 @@ def grow_images(root: Path, args: argparse.Namespace, device: torch.device) -> s
             for _ in data.batches(64, torch.Generator().manual_seed(0), device=device):
                 pass
 
-        times = side_by_side({"read": read}, 1, device)
+        times = side_by_side({"read": read}, 1, device, waiting=True)
         seconds = statistics.median(times["read"]) / count
         first = first or seconds
         size = sum(path.stat().st_size for path in store.folder.glob("*.npy"))
@@ -110,7 +110,7 @@ def grow_writing(root: Path, args: argparse.Namespace, device: torch.device) -> 
                     for start in range(0, len(chunk) - 31, 32):
                         writer.write(chunk[start:start + 32], pack(features, "fp16"))
 
-            times = side_by_side({"write": write}, args.rounds, device)
+            times = side_by_side({"write": write}, args.rounds, device, waiting=True)
         seconds = statistics.median(times["write"]) / sum(map(len, chunks))
         first = first or seconds
         rows.append((f"{count:,}", f"{1e6 * seconds:.0f}", f"{seconds / first:.2f}"))

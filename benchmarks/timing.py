@@ -26,13 +26,15 @@ def machine(device: torch.device) -> str:
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def side_by_side(contestants: Dict[str, Callable[[], object]], rounds: int, device: torch.device) -> Times:
+def side_by_side(contestants: Dict[str, Callable[[], object]], rounds: int, device: torch.device,
+                 waiting: bool = False) -> Times:
     """Time all contestants in every round, so that whatever else the machine does meets all of them alike.
 
     On a CPU with one thread the time is the processor's own, which others do not lengthen by taking turns with us;
-    else it is the clock's. A first round is not counted.
+    else, or where `waiting` for a disk is to be counted, it is the clock's. A first round is not counted.
     """
-    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    own = device.type == "cpu" and torch.get_num_threads() == 1 and not waiting
+    clock = time.process_time if own else time.perf_counter
     times: Times = {name: [] for name in contestants}
     with torch.inference_mode():
         for round_ in range(rounds + 1):

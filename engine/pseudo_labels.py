@@ -11,6 +11,7 @@ from datasets.captions import filter_captions
 from datasets.files import DataError
 from datasets.pseudo_labels import LABELS_FILE, load_counts, load_targets
 from datasets.registry import DatasetSpec
+from engine.distributed import main_first
 from models.graph import caption_graph
 
 
@@ -40,9 +41,10 @@ def label_folder(args: argparse.Namespace, spec: DatasetSpec) -> Path:
         raise DataError(f"{folder}: neither label files nor captions are there; make the captions with "
                         f"`python caption.py --dataset {spec.name} --stage all`, or point --caption_root at them")
     made = Path(args.output_dir) / "caption"
-    if not (made / spec.name / LABELS_FILE).exists():
-        print(f"filtering the captions of {args.caption_root} into {made}")
-        filter_captions(spec, args.caption_root, made)
+    with main_first():
+        if not (made / spec.name / LABELS_FILE).exists():
+            print(f"filtering the captions of {args.caption_root} into {made}")
+            filter_captions(spec, args.caption_root, made)
     return made / spec.name
 
 

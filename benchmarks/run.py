@@ -1,0 +1,26 @@
+"""All benchmarks, as Markdown.
+
+    make bench
+    python -m benchmarks.run [--device cuda]
+"""
+from __future__ import annotations
+
+import argparse
+
+from benchmarks import encode, step, store
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", help="cuda, cuda:1 or cpu (default: cuda where there is one)")
+    parser.add_argument("--batch_size", type=int, default=16, help="images a pass of the encoder")
+    parser.add_argument("--rounds", type=int, default=7, help="of the encoder's")
+    args = parser.parse_args()
+    device = ["--device", args.device] if args.device else []
+    sizes = ["--batch_size", str(args.batch_size), "--rounds", str(args.rounds)]
+    for part in (encode.main([*device, *sizes, "--compile"]), step.main(device), store.main(device)):
+        print(part, flush=True)
+
+
+if __name__ == "__main__":
+    main()
