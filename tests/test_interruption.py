@@ -10,6 +10,7 @@ import resource
 import signal
 import sys
 import threading
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
@@ -227,13 +228,15 @@ def limit_file_size(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
-@pytest.fixture
+@contextmanager
 def small_files():
-    """Writing beyond 10 kB fails, as on a full disk."""
+    """Writing beyond 10 kB fails, as on a full disk; inside a test only, since pytest itself writes between tests."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     limit_file_size(10_000)
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_full_disk_spares_the_last_checkpoint(tiny_world, unbroken, tmp_path):
@@ -249,22 +252,23 @@ def test_a_full_disk_spares_the_last_checkpoint(tiny_world, unbroken, tmp_path):
     assert outcome(folder) == unbroken.files
 
 
-def test_a_full_disk_spares_files_that_are_replaced(tmp_path, small_files):
+def test_a_full_disk_spares_files_that_are_replaced(tmp_path):
     write_json(tmp_path / "captions.json", {"000012": ["a dog"]})
-    with pytest.raises(OSError, match="captions.json"):
-        write_json(tmp_path / "captions.json", {"000012": ["a dog"] * 5000})
-    with pytest.raises(OSError, match="weights.pth"), atomic_write(tmp_path / "weights.pth", "wb") as file:
-        file.write(bytes(20_000))
+    with small_files():
+        with pytest.raises(OSError, match="captions.json"):
+            write_json(tmp_path / "captions.json", {"000012": ["a dog"] * 5000})
+        with pytest.raises(OSError, match="weights.pth"), atomic_write(tmp_path / "weights.pth", "wb") as file:
+            file.write(bytes(20_000))
     assert read_json(tmp_path / "captions.json") == {"000012": ["a dog"]}
     assert [path.name for path in tmp_path.iterdir()] == ["captions.json"]
 
 
-def test_a_full_disk_spares_the_captions_before(tmp_path, small_files):
+def test_a_full_disk_spares_the_captions_before(tmp_path):
     path = tmp_path / "journal.jsonl"
     journal = Journal(path, {"dataset": "voc2007"})
     first, second = (Batch({image_id: ["a dog"] * 700}, {}, {}) for image_id in "ab")
     journal.append(first)
-    with pytest.raises(OSError, match="journal.jsonl"):
+    with small_files(), pytest.raises(OSError, match="journal.jsonl"):
         journal.append(second)
     assert read_journal(path) == ({"dataset": "voc2007"}, [first])
     assert Journal(path, {"dataset": "voc2007"}).captioned == {"a"}
