@@ -14,7 +14,9 @@ from datasets.registry import DatasetSpec
 from datasets.split_file import read_image_ids
 from engine.bench import Bench, Scored, load_bench
 from engine.cdul import CDULTraining
+from engine.distributed import world
 from engine.features import weights_digest
+from engine.methods import check_zoom
 from engine.metrics import average_precision, mean_ap, summarise
 from engine.run import Run, seed_everything
 from engine.tai_dpt import TaIDPTTraining
@@ -55,7 +57,14 @@ TRAININGS: Dict[str, Callable[[Bench, Sequence[str]], Training]] = {"cdul": CDUL
 
 
 def train_baseline(args: argparse.Namespace, spec: DatasetSpec, device: torch.device) -> Run:
-    """Train `--method cdul` or `tai_dpt`. Of the training images the ids alone are read, never the labels."""
+    """Train `--method cdul` or `tai_dpt`. Of the training images the ids alone are read, never the labels.
+
+    Raises:
+        DataError: `--zoom`, which is not an extension of these, or several processes.
+    """
+    check_zoom(args)
+    if world().size > 1:
+        raise DataError(f"--method {args.method} trains in a single process; start the script without torchrun")
     bench = load_bench(args, spec, device)
     seed_everything(args.seed, device)
     training = TRAININGS[args.method](bench, read_image_ids(args.train_split_file))

@@ -13,7 +13,7 @@ from datasets.split_file import ImageList
 from engine.bench import Bench, Checkpoint, Scored, check_weights
 from engine.cdul import cdul_initial_scores, cdul_logits
 from engine.features import FeatureSet, extract_features
-from engine.methods import WITHOUT_TRAINING, method_title
+from engine.methods import WITHOUT_TRAINING, check_zoom, method_title
 from engine.run import git_revision, load_weights
 from engine.tagclip import tagclip_scores
 from engine.tai_dpt import tai_dpt_scores
@@ -34,8 +34,7 @@ def score_test_images(bench: Bench, trained: Optional[Checkpoint]) -> Scored:
         DataError: the method needs a checkpoint, or is asked for `--zoom` and has none.
     """
     method = bench.args.method
-    if bench.args.zoom and method not in ("bac_gcn", "clip"):
-        raise DataError(f"--zoom is an extension of bac_gcn and clip; leave it out for --method {method}")
+    check_zoom(bench.args)
     if trained is None:
         if method not in WITHOUT_TRAINING:
             raise DataError(f"--checkpoint is missing: {method} is trained first, by the dataset's train script; "

@@ -4,6 +4,8 @@ from __future__ import annotations
 import argparse
 from typing import Any, Dict
 
+from datasets.files import DataError
+
 TRAINED_METHODS = ("bac_gcn", "cdul", "tai_dpt")
 """What `--method` of a train script takes."""
 
@@ -63,6 +65,12 @@ def method_defaults(args: argparse.Namespace) -> Dict[str, Any]:
     if args.method == "tai_dpt":
         return {"epochs": 20, "batch_size": 512, "lr": 1e-4, "weight_decay": 5e-4}
     return {}
+
+
+def check_zoom(args: argparse.Namespace) -> None:
+    """Raises DataError where `--zoom` is asked for with a method that has no such extension."""
+    if args.zoom and args.method not in ("bac_gcn", "clip"):
+        raise DataError(f"--zoom is an extension of bac_gcn and clip; leave it out for --method {args.method}")
 
 
 def method_title(args: argparse.Namespace, trained: bool = True) -> str:

@@ -21,6 +21,7 @@ class Variant(NamedTuple):
 COMPONENTS = (
     Variant("no_reso", "without ReSO (same epochs, no crops)", {"no_reso": True}),
     Variant("no_masked_globals", "one plain global instead of g_H and g_Hc", {"no_masked_globals": True}),
+    Variant("token_masks", "masked patches left out instead of painted black", {"mask_mode": "token"}),
     Variant("no_backgrounds", "without backgrounds", {"no_backgrounds": True}),
     Variant("no_class_background_edges", "without class-background edges", {"no_class_background_edges": True}),
     Variant("no_edges", "GCN without edges", {"adjacency": "identity"}),
@@ -30,7 +31,7 @@ COMPONENTS = (
     Variant("local_logits", "local logits alone", {"logits": "local"}),
     Variant("global_logits", "global logits alone", {"logits": "global"}),
 )
-"""One component less at a time."""
+"""One component less, or another way to do it, at a time."""
 
 
 class Sweep(NamedTuple):

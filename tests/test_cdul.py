@@ -11,9 +11,11 @@ import torchvision
 from PIL import Image
 
 import clip
+import engine.baselines
 from datasets.images import image_transform
 from datasets.split_file import ImageList
 from engine.cdul import ImageInputs, Views
+from engine.distributed import World
 from models.cdul import (
     CDUL,
     IMAGENET_MEAN,
@@ -215,3 +217,14 @@ def test_wrong_resnet_weights_are_one_line(tiny_world, tmp_path, capsys, content
         train_cdul(tiny_world, tmp_path / "run", "--resnet_weights", path)
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert stop.value.code == 2 and str(path) in message and expected in message
+
+
+def test_what_a_baseline_cannot_do_is_refused(tiny_world, tmp_path, capsys, monkeypatch):
+    with pytest.raises(SystemExit):
+        train_cdul(tiny_world, tmp_path / "run", "--backbone", "clip", "--zoom", 2)
+    assert "leave it out for --method cdul" in capsys.readouterr().err
+    monkeypatch.setattr(engine.baselines, "world", lambda: World(rank=0, size=2))
+    with pytest.raises(SystemExit):
+        train_cdul(tiny_world, tmp_path / "run", "--backbone", "clip")
+    assert "--method cdul trains in a single process" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
