@@ -3,14 +3,14 @@
     python -m engine.train_mini_clip [--output datasets/mini/weights]
     python -m engine.train_mini_clip --stop_after 300 --output runs/mini_clip   # check the start of the losses
 
-No class label is used: the captions are what `datasets.mini.captioner.web_caption` says about scenes that are in no
-split, mostly the prominent object and the place. The objective is our choice, after the
-needs of a method that reads single patches:
+No class label is used: the captions are what `datasets.mini.captioner` says about scenes that are in no split, mostly
+the prominent object and the place, and about portraits of single things, as the web has them. Scenes come first; then
+scenes and portraits together, since in scenes alone the place tells so much that the objects go unlearned. The
+objective is our choice, after the needs of a method that reads single patches:
 
 - contrastive: [cls] against captions within the batch, equal captions counted as positives;
 - multiple instance: the log-sum-exp of a caption's similarities to the self-only patches, contrastive in the same
-  way, since a caption is true of an image if some patches show it;
-- mosaic: four images at half size in one; the mean patch of each quarter against its own caption.
+  way, since a caption is true of an image if some patches show it.
 
 Scenes, order, crops and initial weights follow from the seed, so the losses can be reproduced from the start.
 """
@@ -36,14 +36,17 @@ from tqdm import tqdm
 
 from clip import CLIP, MEAN, STD, Architecture, build_model, save_compact, tokenize
 from datasets.files import read_json, write_json
-from datasets.mini.captioner import web_caption
+from datasets.mini.captioner import portrait_caption, web_caption
+from datasets.mini.portraits import render_portrait
 from datasets.mini.scenes import render_scene, scene_rng
 from datasets.names import prompt_name
 from datasets.registry import get_dataset
 
 SHIPPED = Path("datasets/mini/weights")
 WEIGHTS_FILE, LOG_FILE = "mini_clip.safetensors", "mini_clip.json"
-CAPTIONS_PER_SCENE = 4
+CAPTIONS_PER_PICTURE = 4
+THREADS = 2
+LOG_EVERY = 20
 _STORED_SIDE = 192
 _FIRST = 256
 """Scenes that give the principal components of patches."""
@@ -56,55 +59,65 @@ class Recipe:
     """Everything that decides the weights."""
 
     seed: int = 7
-    num_scenes: int = 12000
-    steps: int = 1500
-    batch_size: int = 128
-    learning_rate: float = 1e-3
+    num_scenes: int = 24000
+    num_portraits: int = 24000
+    steps: int = 15000
+    learning_rate: float = 7e-4
+    mixed_steps: int = 9000
+    """After the steps on scenes alone, those on scenes and portraits, with a schedule of their own."""
+    mixed_learning_rate: float = 5e-4
+    batch_size: int = 64
     weight_decay: float = 0.05
     warmup: int = 100
-    resolution: int = 160
+    resolution: int = 128
     early_resolution: int = 96
-    early_share: float = 0.8
+    early_share: float = 0.85
     """Share of the steps at the early resolution, which are twice as fast."""
     width: int = 128
     vision_layers: int = 3
     text_layers: int = 2
     embed_dim: int = 128
     instance_weight: float = 1.0
-    mosaic_weight: float = 0.5
-    blackout: float = 0.2
+    blackout: float = 0.1
     """Share of the images of a batch in which random patches are black (random erasing)."""
 
 
-class ScenePool(NamedTuple):
-    """Rendered scenes, (n, 192, 192, 3) bytes, and `CAPTIONS_PER_SCENE` captions of each."""
+class Pool(NamedTuple):
+    """Pictures, (n, 192, 192, 3) bytes, and `CAPTIONS_PER_PICTURE` captions of each."""
 
     pixels: np.ndarray
     captions: List[List[str]]
 
 
-def _render(task: Tuple[int, int]) -> Tuple[np.ndarray, List[str]]:
+def _render_scene(task: Tuple[int, int]) -> Tuple[np.ndarray, List[str]]:
     seed, index = task
     scene = render_scene(seed, "clip", index)
     rng = scene_rng(seed, "clip", index, purpose=2)
     image = Image.fromarray(scene.pixels).resize((_STORED_SIDE, _STORED_SIDE), Image.Resampling.BICUBIC)
-    return np.asarray(image), [web_caption(scene, rng) for _ in range(CAPTIONS_PER_SCENE)]
+    return np.asarray(image), [web_caption(scene, rng) for _ in range(CAPTIONS_PER_PICTURE)]
+
+
+def _render_portrait(task: Tuple[int, int]) -> Tuple[np.ndarray, List[str]]:
+    portrait = render_portrait(*task, side=_STORED_SIDE)
+    rng = scene_rng(task[0], "clip", task[1], purpose=4)
+    return portrait.pixels, [portrait_caption(portrait.name, rng) for _ in range(CAPTIONS_PER_PICTURE)]
 
 
 def _processes(workers: int) -> multiprocessing.pool.Pool:
     return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn").Pool(workers)
 
 
-def render_pool(seed: int, count: int, workers: int = 1) -> ScenePool:
-    """Render the first `count` scenes of the seed's training stream, with their web captions."""
+def render_pool(seed: int, count: int, portraits: bool = False, workers: int = 1) -> Pool:
+    """Render the first `count` scenes or portraits of the seed's training stream, with their web captions."""
     pixels = np.empty((count, _STORED_SIDE, _STORED_SIDE, 3), np.uint8)
     captions = []
+    what, render = ("portraits", _render_portrait) if portraits else ("scenes", _render_scene)
     with _processes(workers) as processes:
-        scenes = processes.imap(_render, [(seed, index) for index in range(count)], chunksize=16)
-        for row, (image, texts) in zip(pixels, tqdm(scenes, total=count, desc="rendering scenes", unit="img")):
+        pictures = processes.imap(render, [(seed, index) for index in range(count)], chunksize=16)
+        for row, (image, texts) in zip(pixels, tqdm(pictures, total=count, desc=f"rendering {what}", unit="img")):
             row[:] = image
             captions.append(texts)
-    return ScenePool(pixels, captions)
+    return Pool(pixels, captions)
 
 
 class Vocabulary:
@@ -175,26 +188,14 @@ def contrastive_loss(logits: Tensor, positives: Tensor) -> Tensor:
     return (rows + columns) / 2
 
 
-def make_mosaics(pixels: Tensor, side: int) -> Tensor:
-    """Four images at half size to a mosaic, row by row: (B, 3, H, W) bytes to (B / 4, 3, side, side)."""
-    quarters = resize(pixels, side // 2).unflatten(0, (-1, 2, 2))
-    return quarters.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, side, side)
-
-
-def quarter_means(patch_embeddings: Tensor) -> Tensor:
-    """The mean patch of each quarter of each mosaic, (B / 4, N, D) to (B, D), in the order of `make_mosaics`."""
-    side = math.isqrt(patch_embeddings.shape[1])
-    return patch_embeddings.unflatten(1, (2, side // 2, 2, side // 2)).mean((2, 4)).flatten(0, 2)
-
-
-def losses(model: CLIP, images: Tensor, mosaics: Tensor, tokens: Tensor, recipe: Recipe) -> Dict[str, Tensor]:
+def losses(model: CLIP, images: Tensor, tokens: Tensor, recipe: Recipe) -> Dict[str, Tensor]:
     """The losses of a batch.
 
     Args:
         model: the CLIP, over the dense vocabulary.
         images: (B, 3, R, R).
-        mosaics: (B / 4, 3, R, R), the same images in the same order, four to a mosaic, row by row.
         tokens: (B, L), their captions.
+        recipe: weighs them.
     """
     scale = model.logit_scale.exp().clamp(max=100)
     text = F.normalize(model.encode_text(tokens), dim=-1)
@@ -204,10 +205,8 @@ def losses(model: CLIP, images: Tensor, mosaics: Tensor, tokens: Tensor, recipe:
     patches = F.normalize(dense.patch_embeddings, dim=-1)
     similarities = torch.einsum("ind,td->itn", patches, text)
     instance = contrastive_loss((scale * similarities).logsumexp(-1) - math.log(patches.shape[1]), positives)
-    quarters = quarter_means(model.encode_image_dense(mosaics).patch_embeddings)
-    mosaic = contrastive_loss(scale * F.normalize(quarters, dim=-1) @ text.T, positives)
-    total = contrastive + recipe.instance_weight * instance + recipe.mosaic_weight * mosaic
-    return {"loss": total, "contrastive": contrastive, "instance": instance, "mosaic": mosaic}
+    total = contrastive + recipe.instance_weight * instance
+    return {"loss": total, "contrastive": contrastive, "instance": instance}
 
 
 # ---- batches -----------------------------------------------------------------------------------------------------
@@ -217,27 +216,40 @@ def resize(pixels: Tensor, side: int) -> Tensor:
     return F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
 
 
-def batches(pool: ScenePool, recipe: Recipe) -> Iterator[Tuple[Tensor, Tensor, List[str]]]:
-    """Images, mosaics and captions of every step.
+class Phase(NamedTuple):
+    """Steps with a learning rate that rises, then falls to zero as a cosine."""
 
-    The first pass takes the scenes in order, so that the first steps need only the first scenes; later ones shuffle.
-    """
-    rng = np.random.default_rng([recipe.seed, 1])
-    order = np.arange(recipe.num_scenes)
-    per_epoch = recipe.num_scenes // recipe.batch_size
-    for step in range(recipe.steps):
+    steps: int
+    learning_rate: float
+    shuffle_first: bool
+    """Shuffle the first pass too. Else it takes the pictures in order, so that the first steps need only the first."""
+
+
+def phases(recipe: Recipe) -> Tuple[Phase, Phase]:
+    """Scenes alone, then scenes and portraits."""
+    return (Phase(recipe.steps, recipe.learning_rate, False),
+            Phase(recipe.mixed_steps, recipe.mixed_learning_rate, True))
+
+
+def batches(pool: Pool, recipe: Recipe, phase: Phase) -> Iterator[Tuple[Tensor, List[str]]]:
+    """Images and captions of every step of a phase."""
+    rng = np.random.default_rng([recipe.seed, 1, phase.steps] if phase.shuffle_first else [recipe.seed, 1])
+    count = len(pool.captions) if phase.shuffle_first else recipe.num_scenes
+    order = rng.permutation(count) if phase.shuffle_first else np.arange(count)
+    per_epoch = count // recipe.batch_size
+    for step in range(phase.steps):
         epoch, position = divmod(step, per_epoch)
         if epoch and position == 0:
-            order = rng.permutation(recipe.num_scenes)
+            order = rng.permutation(count)
         rows = order[position * recipe.batch_size:(position + 1) * recipe.batch_size]
-        captions = [pool.captions[row][(epoch + row) % CAPTIONS_PER_SCENE] for row in rows]
+        captions = [pool.captions[row][(epoch + row) % CAPTIONS_PER_PICTURE] for row in rows]
         pixels = torch.from_numpy(pool.pixels[rows]).permute(0, 3, 1, 2).contiguous()
-        side = recipe.early_resolution if step < recipe.early_share * recipe.steps else recipe.resolution
+        side = recipe.early_resolution if step < recipe.early_share * phase.steps else recipe.resolution
         if rng.random() < 0.5:
             pixels = pixels.flip(3)
         images = to_tensor(random_crop(pixels, side, rng))
         black_out_patches(images, recipe.blackout, rng)
-        yield images, to_tensor(make_mosaics(pixels, side)), captions
+        yield images, captions
 
 
 def random_crop(pixels: Tensor, side: int, rng: np.random.Generator) -> Tensor:
@@ -262,44 +274,50 @@ def black_out_patches(images: Tensor, share: float, rng: np.random.Generator) ->
 
 # ---- training ----------------------------------------------------------------------------------------------------
 
-def train(recipe: Recipe, pool: ScenePool, stop_after: int) -> Tuple[CLIP, Vocabulary, List[Dict[str, float]]]:
-    """Train for `stop_after` of the recipe's steps (the schedule is that of all of them).
-
-    Returns:
-        The model over the dense vocabulary, the vocabulary, and the losses of the first ten steps and of every tenth
-        step after them.
-    """
+def start(recipe: Recipe, scenes: Pool, portraits: Pool) -> Tuple[CLIP, Vocabulary]:
+    """The model before the first step, over a dense vocabulary of what the captions and the prompts say."""
     model = initial_model(recipe)
-    spec = get_dataset("mini")
-    vocabulary = Vocabulary([text for texts in pool.captions for text in texts] + [prompt(c) for c in spec.categories])
+    captions = [text for pool in (scenes, portraits) for texts in pool.captions for text in texts]
+    vocabulary = Vocabulary(captions + [prompt(name) for name in get_dataset("mini").categories])
     table = model.token_embedding.weight.detach()[vocabulary.token_ids]
     model.token_embedding = torch.nn.Embedding.from_pretrained(table, freeze=False)
-    first = torch.from_numpy(pool.pixels[:_FIRST]).permute(0, 3, 1, 2)
+    first = torch.from_numpy(scenes.pixels[:_FIRST]).permute(0, 3, 1, 2)
     init_patch_embedding(model, to_tensor(resize(first, recipe.resolution)))
+    return model, vocabulary
+
+
+def train(model: CLIP, vocabulary: Vocabulary, pool: Pool, recipe: Recipe, phase: Phase,
+          stop_after: int) -> List[Dict[str, float]]:
+    """Train for `stop_after` of a phase's steps (the schedule is that of all of them).
+
+    Returns:
+        The losses of the first ten steps and of every twentieth.
+    """
     decayed = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": recipe.weight_decay},
-                                   {"params": others, "weight_decay": 0.0}], lr=recipe.learning_rate, betas=(0.9, 0.98))
+                                   {"params": others, "weight_decay": 0.0}], lr=phase.learning_rate, betas=(0.9, 0.98))
 
     def rate(step: int) -> float:
         if step < recipe.warmup:
             return (step + 1) / recipe.warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)))
+        return 0.5 * (1 + math.cos(math.pi * (step - recipe.warmup) / max(1, phase.steps - recipe.warmup)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     rows: List[Dict[str, float]] = []
-    progress = tqdm(zip(range(stop_after), batches(pool, recipe)), total=stop_after, desc="training", unit="step")
-    for step, (images, mosaics, captions) in progress:
-        values = losses(model, images, mosaics, vocabulary.encode(captions), recipe)
+    progress = tqdm(zip(range(stop_after), batches(pool, recipe, phase)), total=stop_after, desc="training",
+                    unit="step")
+    for step, (images, captions) in progress:
+        values = losses(model, images, vocabulary.encode(captions), recipe)
         optimizer.zero_grad()
         values["loss"].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        if step < 10 or step % 10 == 0:
+        if step < 10 or step % LOG_EVERY == 0:
             rows.append({"step": step, **{name: round(value.item(), 4) for name, value in values.items()}})
             progress.set_postfix({name: rows[-1][name] for name in ("loss", "contrastive", "instance")})
-    return model, vocabulary, rows
+    return rows
 
 
 def full_state_dict(model: CLIP, vocabulary: Vocabulary, recipe: Recipe) -> Dict[str, Tensor]:
@@ -345,35 +363,39 @@ def _render_labelled(task: Tuple[int, str, int, int]) -> Tuple[np.ndarray, List[
 def main(arguments: Sequence[str]) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m engine.train_mini_clip", description="Train the mini CLIP.")
-    for name in ("seed", "num_scenes", "steps"):
-        parser.add_argument(f"--{name}", type=int, default=getattr(Recipe, name))
-    parser.add_argument("--stop_after", type=int, help="stop after so many steps of the same run, to check its start")
+    parser.add_argument("--stop_after", type=int, help="stop after so many of the steps on scenes, to check the start")
     parser.add_argument("--output", type=Path, default=SHIPPED, help="folder of weights and log")
-    parser.add_argument("--workers", type=int, default=1, help="processes that render; training takes one thread")
+    parser.add_argument("--workers", type=int, default=1, help="processes that render")
     options = parser.parse_args(arguments)
-    recipe = Recipe(seed=options.seed, num_scenes=options.num_scenes, steps=options.steps)
+    recipe = Recipe()
     stop_after = min(options.stop_after or recipe.steps, recipe.steps)
-    torch.set_num_threads(1)  # sums in one order: the same losses every time
-    start = time.perf_counter()
+    torch.set_num_threads(THREADS)  # sums in one order: the same losses every time
+    begun = time.perf_counter()
     needed = min(recipe.num_scenes, max(_FIRST, stop_after * recipe.batch_size))
-    pool = render_pool(recipe.seed, needed, options.workers)
+    scenes = render_pool(recipe.seed, needed, workers=options.workers)
+    portraits = render_pool(recipe.seed, recipe.num_portraits, portraits=True, workers=options.workers)
     rendered = time.perf_counter()
-    model, vocabulary, rows = train(recipe, pool, stop_after)
+    model, vocabulary = start(recipe, scenes, portraits)
+    alone, mixed = phases(recipe)
+    log = {"losses": train(model, vocabulary, scenes, recipe, alone, stop_after)}
+    if stop_after == recipe.steps:
+        both = Pool(np.concatenate([scenes.pixels, portraits.pixels]), scenes.captions + portraits.captions)
+        log["mixed_losses"] = train(model, vocabulary, both, recipe, mixed, mixed.steps)
     trained = time.perf_counter()
     weights = full_state_dict(model, vocabulary, recipe)
     save_compact(weights, options.output / WEIGHTS_FILE, vocabulary.token_ids, recipe.seed)
     held_out = measure(build_model(weights), 1000, recipe.seed, options.workers)
     write_json(options.output / LOG_FILE, {
         "recipe": asdict(recipe), "stopped_after": stop_after,
-        "seconds": {"rendering": round(rendered - start), "training": round(trained - rendered)},
-        "machine": f"{platform.machine()}, 1 thread, torch {torch.__version__}",
-        "held_out": held_out, "losses": rows,
+        "seconds": {"rendering": round(rendered - begun), "training": round(trained - rendered)},
+        "machine": f"{platform.machine()}, {THREADS} threads, torch {torch.__version__}",
+        "held_out": held_out, **log,
     }, indent=1)
     print(f"{options.output / WEIGHTS_FILE}: on 1000 held-out scenes {held_out}")
     if stop_after < recipe.steps:
         shipped = read_json(SHIPPED / LOG_FILE)
         if shipped["recipe"] == asdict(recipe):
-            largest = max(abs(here["loss"] - there["loss"]) for here, there in zip(rows, shipped["losses"]))
+            largest = max(abs(here["loss"] - there["loss"]) for here, there in zip(log["losses"], shipped["losses"]))
             print(f"largest difference to the losses logged in {SHIPPED / LOG_FILE}: {largest:.4f}")
     return 0
 

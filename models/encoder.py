@@ -31,14 +31,15 @@ class FrozenEncoder(nn.Module):
         mask_share: share of the patches in H.
         mask_threshold: threshold on the normalised attention, instead of a share.
         attention_layer: layer whose [cls]-to-patch attention makes H; -1 is the last.
-        mask_mode: "pixel" paints the removed patches black, as the paper does, at three passes an image; "token"
-            leaves them out of the transformer, which makes the two masked images cost one pass together (our choice).
+        mask_mode: "token" leaves the removed patches out of the transformer, which makes the two masked images cost
+            one pass together (our choice: on the embedded world it is as good); "pixel" paints them black, as the
+            paper does, at three passes an image.
         precision: of the matrix products, by autocast where it is not that of the weights.
         compiled: fuse what is between the products by `torch.compile`, which takes a C++ compiler and half a minute.
     """
 
     def __init__(self, clip_model: CLIP, mask_share: float = 0.15, mask_threshold: Optional[float] = None,
-                 attention_layer: int = -1, mask_mode: str = "pixel", precision: str = "fp32",
+                 attention_layer: int = -1, mask_mode: str = "token", precision: str = "fp32",
                  compiled: bool = False) -> None:
         super().__init__()
         if mask_mode not in MASK_MODES:

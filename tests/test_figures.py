@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from engine.figures import MappedPhoto, curves_figure, fit, maps_figure, masks_f
 from engine.predictor import MaskedViews, Predictor, load_predictor
 from engine.run import load_checkpoint
 from engine.training import predict
+from models.encoder import FrozenEncoder
 from tests.test_training import run_script, train
 
 
@@ -49,6 +51,7 @@ def gray(width: int, height: int) -> Image.Image:
 # ---- what the model says of a photo --------------------------------------------------------------------------------
 
 def test_masked_views_part_the_photo_and_are_scored_as_they_look(predictor, photo):
+    predictor = dataclasses.replace(predictor, encoder=FrozenEncoder(predictor.encoder.clip, mask_mode="pixel"))
     views = predictor.masked_views(photo)
     original, high, others = views.pictures
     assert (original == np.asarray(photo)).all() and (high.astype(int) + others == original).all()

@@ -275,3 +275,11 @@ def web_caption(scene: Scene, rng: np.random.Generator) -> str:
         return f"a photo of {pick(rng, SCENERY[pick(rng, scene.backgrounds)])}."
     lead = pick(rng, ("", "", "a photo of ", "a picture of ", "photo: ", "look at "))
     return lead + _short(scene, sightings, rng)
+
+
+def portrait_caption(name: str, rng: np.random.Generator) -> str:
+    """One caption as the web has them under a picture of a single thing."""
+    lead = pick(rng, ("a photo of ", "a photo of ", "a picture of ", "photo: ", ""))
+    subject = _noun_phrase(Sighting(name, False, 1.0), rng)
+    doing = f" {pick(rng, _DOING[name])}" if rng.random() < 0.2 else ""
+    return f"{lead}{subject}{doing}" + ("." if lead.startswith("a photo") else "")
