@@ -143,7 +143,7 @@ def test_frozen_encoder_gets_no_gradient_and_stays_frozen():
     assert not any(tensor.requires_grad for tensor in features)
     assert not any(parameter.requires_grad for parameter in clip_model.parameters())
     high = high_attention(clip_model.encode_image_dense(images := torch.randn(2, 3, 32, 32)).cls_attention)
-    torch.testing.assert_close(FrozenEncoder(clip_model)(images).global_embeddings[:, 1],
+    torch.testing.assert_close(FrozenEncoder(clip_model, mask_mode="pixel")(images).global_embeddings[:, 1],
                                clip_model.encode_image(black_out(images, high, 8)))
 
 
