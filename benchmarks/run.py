@@ -18,8 +18,9 @@ def main() -> None:
     args = parser.parse_args()
     device = ["--device", args.device] if args.device else []
     sizes = ["--batch_size", str(args.batch_size), "--rounds", str(args.rounds)]
-    for part in (encode.main([*device, *sizes, "--compile"]), step.main(device), store.main(device)):
-        print(part, flush=True)
+    print(encode.main([*device, *sizes, "--compile"]), flush=True)
+    print(step.main(device), flush=True)
+    print(store.main(device), flush=True)
 
 
 if __name__ == "__main__":
