@@ -373,7 +373,8 @@ def main(arguments: Sequence[str]) -> int:
     begun = time.perf_counter()
     needed = min(recipe.num_scenes, max(_FIRST, stop_after * recipe.batch_size))
     scenes = render_pool(recipe.seed, needed, workers=options.workers)
-    portraits = render_pool(recipe.seed, recipe.num_portraits, portraits=True, workers=options.workers)
+    num_portraits = recipe.num_portraits if stop_after == recipe.steps else 0
+    portraits = render_pool(recipe.seed, num_portraits, portraits=True, workers=options.workers)
     rendered = time.perf_counter()
     model, vocabulary = start(recipe, scenes, portraits)
     alone, mixed = phases(recipe)
