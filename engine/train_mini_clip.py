@@ -30,8 +30,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from sklearn.metrics import average_precision_score
 from torch import Tensor
+from torchvision.transforms.functional import normalize
 from tqdm import tqdm
 
 from clip import CLIP, MEAN, STD, Architecture, build_model, save_compact, tokenize
@@ -41,6 +41,10 @@ from datasets.mini.portraits import render_portrait
 from datasets.mini.scenes import render_scene, scene_rng
 from datasets.names import prompt_name
 from datasets.registry import get_dataset
+from engine.metrics import average_precision, mean_ap
+from engine.text import encode_categories, load_templates
+from models.masks import black_out
+from models.zero_shot import zero_shot_scores
 
 SHIPPED = Path("datasets/mini/weights")
 WEIGHTS_FILE, LOG_FILE = "mini_clip.safetensors", "mini_clip.json"
@@ -48,6 +52,7 @@ CAPTIONS_PER_PICTURE = 4
 THREADS = 2
 LOG_EVERY = 20
 _STORED_SIDE = 192
+_PATCH = 16
 _FIRST = 256
 """Scenes that give the principal components of patches."""
 _MAX_TOKENS = 16
@@ -107,16 +112,17 @@ def _processes(workers: int) -> multiprocessing.pool.Pool:
     return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn").Pool(workers)
 
 
-def render_pool(seed: int, count: int, portraits: bool = False, workers: int = 1) -> Pool:
-    """Render the first `count` scenes or portraits of the seed's training stream, with their web captions."""
-    pixels = np.empty((count, _STORED_SIDE, _STORED_SIDE, 3), np.uint8)
-    captions = []
-    what, render = ("portraits", _render_portrait) if portraits else ("scenes", _render_scene)
+def render_pool(seed: int, num_scenes: int, num_portraits: int = 0, workers: int = 1) -> Pool:
+    """Render the first scenes of the seed's training stream, then its first portraits, with their web captions."""
+    pixels = np.empty((num_scenes + num_portraits, _STORED_SIDE, _STORED_SIDE, 3), np.uint8)
+    captions: List[List[str]] = []
     with _processes(workers) as processes:
-        pictures = processes.imap(render, [(seed, index) for index in range(count)], chunksize=16)
-        for row, (image, texts) in zip(pixels, tqdm(pictures, total=count, desc=f"rendering {what}", unit="img")):
-            row[:] = image
-            captions.append(texts)
+        for what, render, count in (("scenes", _render_scene, num_scenes),
+                                    ("portraits", _render_portrait, num_portraits)):
+            pictures = processes.imap(render, [(seed, index) for index in range(count)], chunksize=16)
+            for image, texts in tqdm(pictures, total=count, desc=f"rendering {what}", unit="img"):
+                pixels[len(captions)] = image
+                captions.append(texts)
     return Pool(pixels, captions)
 
 
@@ -140,15 +146,9 @@ def _tokenize(texts: Sequence[str]) -> Tensor:
     return tokenize(list(texts), context_length=_MAX_TOKENS, truncate=True)
 
 
-def prompt(category: str) -> str:
-    """The zero-shot prompt of a category."""
-    return f"a photo of a {prompt_name(category)}."
-
-
 def to_tensor(pixels: Tensor) -> Tensor:
     """(B, 3, H, W) bytes to normalised floats."""
-    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
-    return (pixels.float() / 255 - mean) / std
+    return normalize(pixels.float() / 255, MEAN, STD)
 
 
 # ---- model -------------------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def initial_model(recipe: Recipe) -> CLIP:
     """A CLIP with random weights that follow from the recipe's seed."""
     torch.manual_seed(recipe.seed)
     return CLIP(Architecture(
-        embed_dim=recipe.embed_dim, image_resolution=recipe.resolution, patch_size=16, vision_width=recipe.width,
+        embed_dim=recipe.embed_dim, image_resolution=recipe.resolution, patch_size=_PATCH, vision_width=recipe.width,
         vision_layers=recipe.vision_layers, text_width=recipe.width, text_layers=recipe.text_layers,
     ))
 
@@ -221,20 +221,23 @@ class Phase(NamedTuple):
 
     steps: int
     learning_rate: float
+    pictures: int
+    """So many of the pool are shown."""
     shuffle_first: bool
     """Shuffle the first pass too. Else it takes the pictures in order, so that the first steps need only the first."""
 
 
 def phases(recipe: Recipe) -> Tuple[Phase, Phase]:
     """Scenes alone, then scenes and portraits."""
-    return (Phase(recipe.steps, recipe.learning_rate, False),
-            Phase(recipe.mixed_steps, recipe.mixed_learning_rate, True))
+    return (Phase(recipe.steps, recipe.learning_rate, recipe.num_scenes, shuffle_first=False),
+            Phase(recipe.mixed_steps, recipe.mixed_learning_rate, recipe.num_scenes + recipe.num_portraits,
+                  shuffle_first=True))
 
 
 def batches(pool: Pool, recipe: Recipe, phase: Phase) -> Iterator[Tuple[Tensor, List[str]]]:
     """Images and captions of every step of a phase."""
     rng = np.random.default_rng([recipe.seed, 1, phase.steps] if phase.shuffle_first else [recipe.seed, 1])
-    count = len(pool.captions) if phase.shuffle_first else recipe.num_scenes
+    count = phase.pictures
     order = rng.permutation(count) if phase.shuffle_first else np.arange(count)
     per_epoch = count // recipe.batch_size
     for step in range(phase.steps):
@@ -247,9 +250,7 @@ def batches(pool: Pool, recipe: Recipe, phase: Phase) -> Iterator[Tuple[Tensor, 
         side = recipe.early_resolution if step < recipe.early_share * phase.steps else recipe.resolution
         if rng.random() < 0.5:
             pixels = pixels.flip(3)
-        images = to_tensor(random_crop(pixels, side, rng))
-        black_out_patches(images, recipe.blackout, rng)
-        yield images, captions
+        yield black_out_patches(to_tensor(random_crop(pixels, side, rng)), recipe.blackout, rng), captions
 
 
 def random_crop(pixels: Tensor, side: int, rng: np.random.Generator) -> Tensor:
@@ -262,26 +263,26 @@ def random_crop(pixels: Tensor, side: int, rng: np.random.Generator) -> Tensor:
     return resize(pixels, side)
 
 
-def black_out_patches(images: Tensor, share: float, rng: np.random.Generator) -> None:
-    """In `share` of the images (B, 3, R, R), blacken a random part of the 16 x 16 patches, in place."""
-    black = -torch.tensor(MEAN) / torch.tensor(STD)
-    side = images.shape[-1] // 16
-    for image in images[:int(share * len(images))]:
-        gone = torch.from_numpy(rng.random((side, side)) < rng.uniform(0.1, 0.85))
-        mask = gone.repeat_interleave(16, 0).repeat_interleave(16, 1)
-        image[:, mask] = black[:, None]
+def black_out_patches(images: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+    """In `share` of the images (B, 3, R, R), the first ones, blacken a random part of the patches."""
+    side = images.shape[-1] // _PATCH
+    keep = np.ones((len(images), side, side), bool)
+    for mask in keep[:int(share * len(images))]:
+        mask[:] = rng.random((side, side)) >= rng.uniform(0.1, 0.85)
+    return black_out(images, torch.from_numpy(keep).flatten(1), _PATCH)
 
 
 # ---- training ----------------------------------------------------------------------------------------------------
 
-def start(recipe: Recipe, scenes: Pool, portraits: Pool) -> Tuple[CLIP, Vocabulary]:
+def start(recipe: Recipe, pool: Pool) -> Tuple[CLIP, Vocabulary]:
     """The model before the first step, over a dense vocabulary of what the captions and the prompts say."""
     model = initial_model(recipe)
-    captions = [text for pool in (scenes, portraits) for texts in pool.captions for text in texts]
-    vocabulary = Vocabulary(captions + [prompt(name) for name in get_dataset("mini").categories])
+    prompts = [template.format(prompt_name(name)) for template in load_templates("single")
+               for name in get_dataset("mini").categories]
+    vocabulary = Vocabulary([text for texts in pool.captions for text in texts] + prompts)
     table = model.token_embedding.weight.detach()[vocabulary.token_ids]
     model.token_embedding = torch.nn.Embedding.from_pretrained(table, freeze=False)
-    first = torch.from_numpy(scenes.pixels[:_FIRST]).permute(0, 3, 1, 2)
+    first = torch.from_numpy(pool.pixels[:_FIRST]).permute(0, 3, 1, 2)
     init_patch_embedding(model, to_tensor(resize(first, recipe.resolution)))
     return model, vocabulary
 
@@ -332,26 +333,19 @@ def full_state_dict(model: CLIP, vocabulary: Vocabulary, recipe: Recipe) -> Dict
 def measure(model: CLIP, count: int, seed: int, workers: int) -> Dict[str, float]:
     """Zero-shot mAP in percent on scenes that are in no split and were not trained on: by [cls], by the best patch."""
     spec = get_dataset("mini")
-    text = F.normalize(model.encode_text(tokenize([prompt(name) for name in spec.categories])), dim=-1)
+    text = encode_categories(model, spec.categories)
     tasks = [(seed, "clip_held_out", index, model.visual.input_resolution) for index in range(count)]
-    global_scores: List[Tensor] = []
-    patch_scores: List[Tensor] = []
+    scores: List[Tensor] = []
     truth: List[List[bool]] = []
     with _processes(workers) as processes:
         for pixels, classes in processes.imap(_render_labelled, tasks, chunksize=16):
             dense = model.encode_image_dense(to_tensor(torch.from_numpy(pixels).permute(2, 0, 1)[None]))
-            scores = [(100 * F.normalize(embeddings, dim=-1) @ text.T).softmax(-1).amax(0)
-                      for embeddings in (dense.global_embedding, dense.patch_embeddings[0])]
-            global_scores.append(scores[0])
-            patch_scores.append(scores[1])
+            scores.append(torch.stack([zero_shot_scores(embeddings, text)[:, :len(spec.classes)].amax(0)
+                                       for embeddings in (dense.global_embedding, dense.patch_embeddings[0])]))
             truth.append([name in classes for name in spec.classes])
-    return {"zero_shot_mAP": _mean_ap(truth, global_scores), "patch_maximum_mAP": _mean_ap(truth, patch_scores)}
-
-
-def _mean_ap(truth: List[List[bool]], scores: List[Tensor]) -> float:
-    targets, ranking = np.array(truth), torch.stack(scores).numpy()
-    present = [c for c in range(targets.shape[1]) if targets[:, c].any()]
-    return round(100 * float(np.mean([average_precision_score(targets[:, c], ranking[:, c]) for c in present])), 2)
+    of_cls, of_patches = (round(mean_ap(average_precision(part, torch.tensor(truth))), 2)
+                          for part in torch.stack(scores, dim=1))
+    return {"zero_shot_mAP": of_cls, "patch_maximum_mAP": of_patches}
 
 
 def _render_labelled(task: Tuple[int, str, int, int]) -> Tuple[np.ndarray, List[str]]:
@@ -371,17 +365,15 @@ def main(arguments: Sequence[str]) -> int:
     stop_after = min(options.stop_after or recipe.steps, recipe.steps)
     torch.set_num_threads(THREADS)  # sums in one order: the same losses every time
     begun = time.perf_counter()
-    needed = min(recipe.num_scenes, max(_FIRST, stop_after * recipe.batch_size))
-    scenes = render_pool(recipe.seed, needed, workers=options.workers)
-    num_portraits = recipe.num_portraits if stop_after == recipe.steps else 0
-    portraits = render_pool(recipe.seed, num_portraits, portraits=True, workers=options.workers)
+    whole = stop_after == recipe.steps
+    num_scenes = min(recipe.num_scenes, max(_FIRST, stop_after * recipe.batch_size))
+    pool = render_pool(recipe.seed, num_scenes, recipe.num_portraits if whole else 0, options.workers)
     rendered = time.perf_counter()
-    model, vocabulary = start(recipe, scenes, portraits)
+    model, vocabulary = start(recipe, pool)
     alone, mixed = phases(recipe)
-    log = {"losses": train(model, vocabulary, scenes, recipe, alone, stop_after)}
-    if stop_after == recipe.steps:
-        both = Pool(np.concatenate([scenes.pixels, portraits.pixels]), scenes.captions + portraits.captions)
-        log["mixed_losses"] = train(model, vocabulary, both, recipe, mixed, mixed.steps)
+    log = {"losses": train(model, vocabulary, pool, recipe, alone, stop_after)}
+    if whole:
+        log["mixed_losses"] = train(model, vocabulary, pool, recipe, mixed, mixed.steps)
     trained = time.perf_counter()
     weights = full_state_dict(model, vocabulary, recipe)
     save_compact(weights, options.output / WEIGHTS_FILE, vocabulary.token_ids, recipe.seed)
@@ -393,7 +385,7 @@ def main(arguments: Sequence[str]) -> int:
         "held_out": held_out, **log,
     }, indent=1)
     print(f"{options.output / WEIGHTS_FILE}: on 1000 held-out scenes {held_out}")
-    if stop_after < recipe.steps:
+    if not whole:
         shipped = read_json(SHIPPED / LOG_FILE)
         if shipped["recipe"] == asdict(recipe):
             largest = max(abs(here["loss"] - there["loss"]) for here, there in zip(log["losses"], shipped["losses"]))

@@ -38,8 +38,8 @@ def test_equal_captions_share_the_target() -> None:
 
 def test_blackout_blackens_whole_patches_of_a_share_of_the_images() -> None:
     images = mini.to_tensor(torch.full((10, 3, 96, 96), 255, dtype=torch.uint8))
-    white = images.clone()
-    mini.black_out_patches(images, 0.4, np.random.default_rng(0))
+    white = images
+    images = mini.black_out_patches(white, 0.4, np.random.default_rng(0))
     assert torch.equal(images[4:], white[4:])
     black = mini.to_tensor(torch.zeros(1, 3, 16, 16, dtype=torch.uint8))[0]
     patches = images[:4].unfold(2, 16, 16).unfold(3, 16, 16).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
@@ -78,13 +78,13 @@ def test_the_first_pass_needs_only_the_first_scenes() -> None:
     recipe = dataclasses.replace(Recipe(), num_scenes=8, batch_size=4)
     pixels = np.arange(8, dtype=np.uint8)[:, None, None, None] * np.ones((1, 192, 192, 3), np.uint8)
     pool = Pool(pixels, [[f"{row} {take}" for take in range(mini.CAPTIONS_PER_PICTURE)] for row in range(8)])
-    steps = [captions for _, captions in mini.batches(pool, recipe, Phase(6, 1e-3, shuffle_first=False))]
+    steps = [captions for _, captions in mini.batches(pool, recipe, Phase(6, 1e-3, 8, shuffle_first=False))]
     rows = [[int(caption.split()[0]) for caption in captions] for captions in steps]
     assert rows[:2] == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert sorted(rows[2] + rows[3]) == list(range(8))
     taken = [caption for captions in steps for caption in captions]
     assert len(set(taken)) == len(taken)  # a picture that comes again comes with another caption
-    shuffled = [captions for _, captions in mini.batches(pool, recipe, Phase(2, 1e-3, shuffle_first=True))]
+    shuffled = [captions for _, captions in mini.batches(pool, recipe, Phase(2, 1e-3, 8, shuffle_first=True))]
     assert sorted(shuffled[0] + shuffled[1]) == sorted(steps[0] + steps[1]) and shuffled[0] != steps[0]
 
 
@@ -92,7 +92,7 @@ def test_portraits_show_any_class_anywhere_and_captions_name_it() -> None:
     names = {render_portrait(0, index, 32).name for index in range(200)}
     assert names == set(get_dataset("mini").classes)
     assert np.array_equal(render_portrait(3, 5, 64).pixels, render_portrait(3, 5, 64).pixels)
-    for texts, index in zip(mini.render_pool(0, 4, portraits=True).captions, range(4)):
+    for texts, index in zip(mini.render_pool(0, num_scenes=0, num_portraits=4).captions, range(4)):
         nouns = [noun for noun, _ in NOUNS[render_portrait(0, index, 32).name]]
         assert all(any(noun in text for noun in nouns) for text in texts)
 
@@ -101,9 +101,9 @@ def test_the_logged_losses_are_reproduced_from_the_start() -> None:
     log = read_json(LOG)
     recipe = Recipe(**log["recipe"])
     steps = 3
-    scenes = mini.render_pool(recipe.seed, max(256, steps * recipe.batch_size))
-    model, vocabulary = mini.start(recipe, scenes, Pool(scenes.pixels[:0], []))
-    rows = mini.train(model, vocabulary, scenes, recipe, mini.phases(recipe)[0], stop_after=steps)
+    pool = mini.render_pool(recipe.seed, max(256, steps * recipe.batch_size))
+    model, vocabulary = mini.start(recipe, pool)
+    rows = mini.train(model, vocabulary, pool, recipe, mini.phases(recipe)[0], stop_after=steps)
     assert len(rows) == steps
     for row, logged in zip(rows, log["losses"]):
         assert row == pytest.approx(logged, abs=2e-3)

@@ -119,6 +119,11 @@ class Drawing:
         """Apply a 2x2 matrix to every point (flip, turn, shear, stretch)."""
         self.shapes = [shape._replace(points=shape.points @ matrix.T) for shape in self.shapes]
 
+    def pose(self, degrees: float, width: float) -> None:
+        """Stretch to `width` times as wide (flipped where it is negative), and turn."""
+        cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        self.transform(np.array([[cos * width, -sin], [sin * width, cos]]))
+
     def bounds(self, part: Optional[str] = None) -> Box:
         """The extent (x0, y0, x1, y1) of one part, or of everything, in the unit space."""
         corners: List[np.ndarray] = []

@@ -5,7 +5,6 @@ them for another reason too: in scenes the place tells so much of the classes th
 """
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -41,10 +40,7 @@ def render_portrait(seed: int, index: int, side: int) -> Portrait:
         backdrop.paint(canvas)
     name = pick(rng, tuple(OBJECTS))
     drawing = draw_object(name, rng)
-    turn = math.radians(rng.normal(0, 8))
-    flip, narrow = rng.choice((-1, 1)), rng.uniform(0.74, 1.06)
-    cos, sin = math.cos(turn), math.sin(turn)
-    drawing.transform(np.array([[cos * flip * narrow, -sin], [sin * flip * narrow, cos]]))
+    drawing.pose(rng.normal(0, 8), rng.choice((-1, 1)) * rng.uniform(0.74, 1.06))
     x0, y0, x1, y1 = drawing.bounds()
     scale = rng.uniform(MIN_SIZE, MAX_SIZE) * side / max(x1 - x0, y1 - y0)
     width, height = (x1 - x0) * scale, (y1 - y0) * scale

@@ -88,7 +88,8 @@ class _Actor(NamedTuple):
 
 
 def scene_rng(seed: int, split: str, index: int, purpose: int = 0) -> np.random.Generator:
-    """The random stream of one scene; `purpose` keeps pixels (0) and captions (1) apart."""
+    """The random stream of one picture; `purpose` keeps apart a scene's pixels (0), captions (1) and web captions (2),
+    and a portrait's pixels (3) and web captions (4)."""
     return np.random.default_rng([seed, SPLITS[split], index, purpose])
 
 
@@ -167,10 +168,8 @@ def _place_actor(rng: np.random.Generator, names: Tuple[str, ...], size: float, 
         manner = {"sky": "fly", "water": "swim", "ground": "stand"}[zone]
     drawing = draw_group(names, rng, manner)
     turn = rng.uniform(-22, 22) if zone == "sky" else rng.normal(0, 1.5)
-    cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
     flip = -1 if rng.random() < 0.5 else 1
-    narrow = rng.uniform(0.74, 1.06)
-    drawing.transform(np.array([[cos * flip * narrow, -sin], [sin * flip * narrow, cos]]))
+    drawing.pose(turn, flip * rng.uniform(0.74, 1.06))
     x0, y0, x1, y1 = drawing.bounds()
     scale = size * min(canvas.width, canvas.height) / max(x1 - x0, y1 - y0)
     far, near = place.zones[zone]
