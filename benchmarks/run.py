@@ -18,9 +18,9 @@ def main() -> None:
     args = parser.parse_args()
     device = ["--device", args.device] if args.device else []
     sizes = ["--batch_size", str(args.batch_size), "--rounds", str(args.rounds)]
+    print(store.main(device), flush=True)  # before the encoder, whose memory would hide the store's
     print(encode.main([*device, *sizes, "--compile"]), flush=True)
     print(step.main(device), flush=True)
-    print(store.main(device), flush=True)
 
 
 if __name__ == "__main__":
