@@ -42,8 +42,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--method", choices=METHODS, default="bac_gcn", help="default: the checkpoint's")
     parser.add_argument("--checkpoint", help="checkpoint.pth or best.pth of a train script; it holds the run's flags")
     parser.add_argument("--output_dir", help="where the results of a method without training (default: "
-                                             "runs/DATASET_METHOD), tables (runs/tables) and figures go (figures/ "
-                                             "beside the checkpoint)")
+                                             "runs/DATASET_METHOD_VARIANT), tables (runs/tables) and figures go "
+                                             "(figures/ beside the checkpoint)")
     parser.add_argument("--raw_cosine", action="store_true", help="rank zero-shot scores by cosine, without softmax")
     add_data_flags(parser, dataset=None)
     add_tagclip_flags(parser)
@@ -72,7 +72,7 @@ def parse_args(parser: argparse.ArgumentParser) -> Tuple[argparse.Namespace, Opt
                         "--method or --checkpoint out")
     if args.dataset is None:
         raise DataError("--dataset is missing")
-    return fill_defaults(args), trained
+    return fill_defaults(args, trained is not None), trained
 
 
 def main() -> None:
@@ -94,6 +94,10 @@ def main() -> None:
 
 def evaluate(args: argparse.Namespace, trained: Optional[Checkpoint]) -> None:
     """Score the test images, write per-class AP, and print the metrics."""
+    folder = Path(args.checkpoint).parent if args.checkpoint else Path(args.output_dir)
+    if trained is None and (folder / "checkpoint.pth").exists():
+        raise DataError(f"{folder}: holds the results of a training run; choose another --output_dir, or evaluate its "
+                        "--checkpoint")
     spec, device = get_dataset(args.dataset), setup(args.device)
     seed_everything(0, device)
     bench = load_bench(args, spec, device)
@@ -104,11 +108,10 @@ def evaluate(args: argparse.Namespace, trained: Optional[Checkpoint]) -> None:
     per_class, summary = average_precision(scores, bench.targets), summarise(scores, bench.targets, predicted)
     rows = [(name, f"{ap:.2f}", str(int(positives))) for name, ap, positives
             in zip(spec.classes, per_class, bench.targets.sum(dim=0))]
-    folder = Path(args.checkpoint).parent if args.checkpoint else Path(args.output_dir)
     with atomic_write(folder / f"per_class_{args.method}.csv") as file:
         csv.writer(file).writerows([("class", "AP", "positives"), *rows])
     if trained is None:
-        write_result(folder, args, summary["mAP"])
+        write_result(folder, bench, summary["mAP"])
     print(format_table(("class", "AP", "positives"), rows))
     print("  ".join(f"{name} {value:.2f}" for name, value in summary.items() if name != "mAP"))
     print(f"mAP {summary['mAP']}")

@@ -37,6 +37,11 @@ class FinishedRun:
         return {flag: value for flag, value in self.args.items() if flag not in PLACES}
 
     @property
+    def zoom(self) -> int:
+        """Tiles a side with which the last epoch was also scored, 0 without `--zoom`."""
+        return self.args.get("zoom") or 0
+
+    @property
     def history(self) -> List[Tuple[int, float]]:
         """(epoch, mAP on the test images) of every line of log.txt."""
         lines = [json.loads(line) for line in (self.folder / "log.txt").read_text(encoding="utf-8").splitlines()]

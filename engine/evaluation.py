@@ -1,7 +1,6 @@
 """The scores that each method gives the test images."""
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Optional
 
@@ -12,7 +11,7 @@ from datasets.files import DataError, PathLike, write_json
 from datasets.split_file import ImageList
 from engine.bench import Bench, Checkpoint, Scored, check_weights
 from engine.cdul import cdul_initial_scores, cdul_logits
-from engine.features import FeatureSet, extract_features
+from engine.features import FeatureSet, extract_features, weights_digest
 from engine.methods import WITHOUT_TRAINING, check_zoom, method_title
 from engine.run import git_revision, load_weights
 from engine.tagclip import tagclip_scores
@@ -73,15 +72,18 @@ def bac_gcn_logits(bench: Bench, trained: Checkpoint) -> Tensor:
     return logits[:, :bench.num_classes]
 
 
-def write_result(folder: PathLike, args: argparse.Namespace, mean_average_precision: float) -> None:
+def write_result(folder: PathLike, bench: Bench, mean_average_precision: float) -> None:
     """Leave what a train script leaves for the tables, for a method without training: config.json and result.json.
 
     Args:
         folder: gets both.
-        args: the flags.
+        bench: what was measured, and the flags.
         mean_average_precision: in percent.
     """
-    write_json(Path(folder) / "config.json", {"args": vars(args), "git_revision": git_revision()}, indent=1)
+    args = bench.args
+    write_json(Path(folder) / "config.json", {
+        "args": vars(args), "git_revision": git_revision(), "weights_sha256": weights_digest(bench.clip_model),
+        "skipped_images": bench.skipped}, indent=1)
     write_json(Path(folder) / "result.json", {
         "dataset": args.dataset, "method": args.method, "title": method_title(args, trained=False),
         "weights": Path(args.model_path).name, "seed": 0, "epochs": 0, "last_mAP": mean_average_precision}, indent=1)

@@ -82,7 +82,8 @@ def method_title(args: argparse.Namespace, trained: bool = True) -> str:
     """
     if args.method == "clip":
         title = "CLIP zero-shot" if args.prompts == "single" else "CLIP zero-shot, prompt ensemble"
-        return f"{title}, raw cosine" if args.raw_cosine else title
+        title += ", raw cosine" if args.raw_cosine else ""
+        return zoomed_title(title, args.zoom) if args.zoom else title
     if args.method == "tagclip":
         title = "TagCLIP" if args.prompts == "ensemble" else "TagCLIP, single prompt"
         return f"{title}, published behaviour" if args.published_behaviour else title
@@ -91,3 +92,28 @@ def method_title(args: argparse.Namespace, trained: bool = True) -> str:
             return "CDUL initialisation"
         return "CDUL, ResNet-101" if args.backbone == "resnet101" else "CDUL port to a frozen-CLIP head"
     return "TaI-DPT port to ViT" if args.method == "tai_dpt" else "BAC-GCN"
+
+
+def zoomed_title(title: str, zoom: int) -> str:
+    """What a method with `--zoom` is called in tables."""
+    return f"{title}, zoom {zoom} (extension, not in the paper)"
+
+
+def default_folder(args: argparse.Namespace, trained: bool = True) -> str:
+    """Where a method's results go without `--output_dir`: what has a row of its own in tables has its own folder.
+
+    Args:
+        args: `--dataset`, `--method` and the flags of the method.
+        trained: False for CDUL's initialisation.
+    """
+    parts = [args.dataset]
+    if args.method != "bac_gcn":
+        parts.append(args.method)
+    if args.method == "clip":
+        parts += ["ensemble"] * (args.prompts == "ensemble") + ["cosine"] * args.raw_cosine
+        parts += [f"zoom{args.zoom}"] if args.zoom else []
+    elif args.method == "tagclip":
+        parts += ["single"] * (args.prompts == "single") + ["published"] * args.published_behaviour
+    elif args.method == "cdul":
+        parts += ["initial"] if not trained else ["clip"] * (args.backbone == "clip")
+    return f"runs/{'_'.join(parts)}"

@@ -9,7 +9,7 @@ from datasets.pseudo_labels import LABEL_KINDS
 from datasets.registry import DATASETS, get_dataset
 from engine.feature_store import PATCH_DTYPES
 from engine.flags import check_flags, count, finite, natural, positive, share
-from engine.methods import TRAINED_METHODS, add_cdul_flags, add_tai_dpt_flags, method_defaults
+from engine.methods import TRAINED_METHODS, add_cdul_flags, add_tai_dpt_flags, default_folder, method_defaults
 from engine.text import PROMPT_SETS
 from models.bac_gcn import LOGITS
 from models.encoder import MASK_MODES, PRECISIONS
@@ -63,7 +63,7 @@ def get_args_parser(dataset: str, description: Optional[str]) -> argparse.Argume
                        help="a baseline in place of BAC-GCN, with its own defaults for --epochs, --batch_size, --lr "
                             "and --weight_decay")
     group.add_argument("--output_dir", help="everything that the run leaves (default: runs/DATASET, for a baseline "
-                                            "runs/DATASET_METHOD)")
+                                            "runs/DATASET_METHOD, runs/DATASET_cdul_clip)")
     group.add_argument("--config", help="take the defaults of all flags from another run's config.json")
     group.add_argument("--resume", metavar="CHECKPOINT",
                        help="go on from this checkpoint. Without it a run goes on from the one in its output folder")
@@ -142,12 +142,17 @@ def parse_args(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None
     return fill_defaults(parser.parse_args(argv))
 
 
-def fill_defaults(args: argparse.Namespace) -> argparse.Namespace:
-    """Give the flags that were left open the values of the dataset's registry entry."""
+def fill_defaults(args: argparse.Namespace, trained: bool = True) -> argparse.Namespace:
+    """Give the flags that were left open the values of the dataset's registry entry.
+
+    Args:
+        args: the flags.
+        trained: False for what scores images without training.
+    """
     spec = get_dataset(args.dataset)
     for flag in (*DATA_DEFAULTS, "model_path"):
         if getattr(args, flag) is None:
             setattr(args, flag, getattr(spec, flag))
     if getattr(args, "output_dir", "") is None:
-        args.output_dir = f"runs/{args.dataset}" + ("" if args.method == "bac_gcn" else f"_{args.method}")
+        args.output_dir = default_folder(args, trained)
     return args

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
@@ -16,9 +17,9 @@ from engine.collect import (
     format_flags,
     reference_group,
 )
-from engine.methods import METHODS
+from engine.methods import METHODS, zoomed_title
 from engine.studies import COMPONENTS, HYPERPARAMETERS, component_of
-from engine.tables import NOTHING, Cell, Number, Table
+from engine.tables import NOTHING, Cell, Number, Statistic, Table
 
 TABLES = ("main", "ablation", "hyper")
 
@@ -36,10 +37,8 @@ def main_table(collection: Collection) -> Table:
     rows: Dict[Tuple[str, str], Dict[Tuple[str, str], Number]] = {}
     for group in sorted(headline, key=lambda group: (METHODS.index(group.method), group.title)):
         column = (group.experiment.dataset, group.experiment.split)
-        for name, key in _measures(group):
-            statistic = group.statistic(key)
-            if statistic is not None:
-                rows.setdefault((name, group.experiment.weights), {})[column] = Number(statistic, digits=1)
+        for name, statistic in _measures(group):
+            rows.setdefault((name, group.experiment.weights), {})[column] = Number(statistic, digits=1)
     table: List[Tuple[Cell, ...]] = []
     header = ["method", "CLIP weights"]
     for column in columns:
@@ -66,14 +65,17 @@ def _main_cells(name: str, values: Dict[Tuple[str, str], Number], columns: Seque
     return cells
 
 
-def _measures(group: RunGroup) -> List[Tuple[str, str]]:
-    """(name of a row, entry of result.json) of what a group's runs measured."""
+def _measures(group: RunGroup) -> List[Tuple[str, Statistic]]:
+    """(name of a row, its number) of all that a group's runs measured."""
     name = group_title(group)
-    if group.method != "bac_gcn":
-        return [(name, "last_mAP")]
-    return [("CLIP zero-shot", "zero_shot_mAP"), (name, "last_mAP"),
-            (f"{name}, best epoch (chosen on the test images)", "best_mAP"),
-            (f"{name} + zoom (extension, not in the paper)", "zoom_mAP")]
+    measures = [(name, group.statistic("last_mAP"))]
+    if group.method == "bac_gcn":
+        measures = [("CLIP zero-shot", group.statistic("zero_shot_mAP")), *measures,
+                    (f"{name}, best epoch (chosen on the test images)", group.statistic("best_mAP"))]
+        for zoom in sorted({run.zoom for run in group.runs if run.result.get("zoom_mAP") is not None}):
+            part = replace(group, runs=tuple(run for run in group.runs if run.zoom == zoom))
+            measures.append((zoomed_title(name, zoom), part.statistic("zoom_mAP")))
+    return [(row, statistic) for row, statistic in measures if statistic is not None]
 
 
 def group_title(group: RunGroup) -> str:

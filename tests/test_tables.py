@@ -20,7 +20,8 @@ from tests.test_training import run_script
 
 
 def leave_run(folder: Path, last: float, seed: int = 0, dataset: str = "voc2007", method: str = "bac_gcn",
-              title: str = "BAC-GCN", weights: str = "ViT-B-16.pt", digest: str = "a" * 64, **flags) -> Path:
+              title: str = "BAC-GCN", weights: str = "ViT-B-16.pt", digest: str = "a" * 64, zoomed: float | None = None,
+              **flags) -> Path:
     """What a train script leaves for the tables."""
     command = ["--method", method, *(["--backbone", flags["backbone"]] if "backbone" in flags else [])]
     args = vars(parse_args(get_args_parser(dataset, None), command))
@@ -30,7 +31,7 @@ def leave_run(folder: Path, last: float, seed: int = 0, dataset: str = "voc2007"
     (folder / "result.json").write_text(json.dumps({
         "dataset": dataset, "method": method, "title": title, "weights": weights, "seed": seed,
         "epochs": args["epochs"], "last_mAP": last, "best_mAP": last + 1, "best_epoch": 3, "zero_shot_mAP": 80.0,
-        "zoom_mAP": None}))
+        "zoom_mAP": zoomed}))
     return folder
 
 
@@ -114,6 +115,17 @@ def test_main_table_names_the_flags_of_a_run_off_its_defaults(tmp_path):
     assert table.header[-1] == "VOC2007 (trainval / test), difficult_negative_test_cls.txt: ours"
 
 
+def test_zoom_has_rows_of_its_own(tmp_path):
+    leave_run(tmp_path / "zoom_2", 90.0, 0, zoom=2, zoomed=91.0)
+    for seed, value in ((1, 94.0), (2, 96.0)):
+        leave_run(tmp_path / f"zoom_3_{seed}", 90.0, seed, zoom=3, zoomed=value)
+    leave_run(tmp_path / "plain", 90.0, 3)
+    rows = rows_of(main_table(collect_runs([tmp_path])))
+    assert rows["BAC-GCN"][-1] == "90.0"
+    assert rows["BAC-GCN, zoom 2 (extension, not in the paper)"][-1] == "91.0"
+    assert rows["BAC-GCN, zoom 3 (extension, not in the paper)"][-1] == "95.0 ± 1.4"
+
+
 def test_ablation_compares_seed_by_seed(tmp_path):
     for seed in (0, 1):
         leave_run(tmp_path / "full" / f"{seed}", 90.0 + 4 * seed, seed, epochs=8)
@@ -193,11 +205,29 @@ def test_eval_writes_three_files(tmp_path, capsys):
     assert len({len(row) for row in rows}) == 1
 
 
-def test_results_of_real_scripts_are_collected(tiny_world, tmp_path):
-    run_script("train_voc07", *tiny_world.flags, "--epochs", "1", "--output_dir", tmp_path / "run")
-    run_script("eval", "--method", "clip", *tiny_world.flags, "--raw_cosine", "--output_dir", tmp_path / "clip")
-    text = write_table("main", [tmp_path], tmp_path / "tables")
-    assert "BAC-GCN (--epochs 1)" in text and "CLIP zero-shot, raw cosine" in text and "left out" not in text
+def test_results_of_real_scripts_are_collected_from_their_default_folders(tiny_world, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_script("train_voc07", *tiny_world.flags, "--epochs", "1")
+    run_script("eval", "--method", "clip", *tiny_world.flags)
+    run_script("eval", "--method", "clip", *tiny_world.flags, "--raw_cosine", "--zoom", "2")
+    run_script("eval", "--method", "cdul", *tiny_world.flags)
+    run_script("train_voc07", "--method", "cdul", "--backbone", "clip", *tiny_world.flags, "--epochs", "1")
+    text = write_table("main", ["runs"], "tables")
+    assert "left out" not in text
+    for title in ("BAC-GCN (--epochs 1)", "CLIP zero-shot", "CDUL initialisation",
+                  "CLIP zero-shot, raw cosine, zoom 2 (extension, not in the paper)",
+                  "CDUL port to a frozen-CLIP head (--epochs 1)"):
+        assert f"| {title} " in text
+    assert {path.name for path in Path("runs").iterdir()} == {
+        "voc2007", "voc2007_clip", "voc2007_clip_cosine_zoom2", "voc2007_cdul_initial", "voc2007_cdul_clip"}
+
+
+def test_eval_does_not_write_over_a_training_run(tmp_path, capsys):
+    (tmp_path / "checkpoint.pth").touch()
+    with pytest.raises(SystemExit):
+        run_script("eval", "--method", "clip", "--dataset", "voc2007", "--output_dir", tmp_path)
+    assert f"{tmp_path}: holds the results of a training run" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pth"]
 
 
 # ---- studies -------------------------------------------------------------------------------------------------------
