@@ -22,7 +22,7 @@ from datasets.split_file import ImageList, read_image_ids, read_split_file
 from engine.baselines import train_baseline
 from engine.cli import run_main
 from engine.distributed import setup
-from engine.features import FeatureSet, extract_features, weights_digest
+from engine.features import FeatureSet, build_encoder, extract_features, weights_digest
 from engine.metrics import average_precision, mean_ap, summarise
 from engine.options import get_args_parser, parse_args
 from engine.pseudo_labels import load_pseudo_labels
@@ -31,7 +31,6 @@ from engine.run import Run, seed_everything
 from engine.text import encode_categories
 from engine.training import build_model, calibrate, extend_with_crops, predict, train_one_epoch
 from engine.zoom import zoomed_map
-from models.encoder import FrozenEncoder
 from models.zero_shot import zero_shot_scores
 
 
@@ -59,8 +58,7 @@ def main(args: argparse.Namespace) -> Run:
     transform = image_transform(size)
     train_images = ImageList(args.train_img_root, train_ids, transform)
     test_images = ImageList(args.val_img_root, test_ids, transform)
-    encoder = FrozenEncoder(clip_model, args.mask_share, args.mask_threshold, args.attention_layer, args.mask_mode,
-                            args.precision, args.compile)
+    encoder = build_encoder(args, clip_model)
     train_store = extract_features(encoder, train_images, "train", args)
     test_store = extract_features(encoder, test_images, "test", args)
 

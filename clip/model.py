@@ -27,7 +27,7 @@ class DenseFeatures(NamedTuple):
     """What one pass over B images of N patches tells, in the joint space of width D and not normalised."""
 
     global_embedding: Tensor  # (B, D), the same as `encode_image`
-    patch_embeddings: Tensor  # (B, N, D), every patch attends only to itself in the last block
+    patch_embeddings: Tensor  # (B, N, D), by default every patch attends only to itself in the last block
     cls_attention: Tensor  # (B, N), what [cls] gives to the patches; with its share for itself a row sums to 1
 
 
@@ -257,7 +257,7 @@ class VisionTransformer(nn.Module):
             x = block(x, mask)
         return self._project(last.cls_output(x, cls_mask))
 
-    def dense(self, images: Tensor, attention_layer: int) -> DenseFeatures:
+    def dense(self, images: Tensor, attention_layer: int, self_only: bool) -> DenseFeatures:
         """See `CLIP.encode_image_dense`."""
         blocks = self.transformer.blocks
         if not -len(blocks) <= attention_layer < len(blocks):
@@ -269,9 +269,11 @@ class VisionTransformer(nn.Module):
                 cls_attention = block.cls_attention(x)[:, 1:]
             if block is not last:
                 x = block(x)
-        return DenseFeatures(
-            self._project(last.cls_output(x)), self._project(last.self_only(x[:, 1:])), cls_attention,
-        )
+        if self_only:
+            cls, patches = last.cls_output(x), last.self_only(x[:, 1:])
+        else:
+            cls, patches = (x := last(x))[:, 0], x[:, 1:]
+        return DenseFeatures(self._project(cls), self._project(patches), cls_attention)
 
     def attentions(self, images: Tensor) -> PatchAttentions:
         """See `CLIP.encode_image_attentions`."""
@@ -355,14 +357,14 @@ class CLIP(nn.Module):
         """
         return self.visual(images, patch_mask, keep)
 
-    def encode_image_dense(self, images: Tensor, attention_layer: int = -1) -> DenseFeatures:
+    def encode_image_dense(self, images: Tensor, attention_layer: int = -1, self_only: bool = True) -> DenseFeatures:
         """Global embedding, patch embeddings and [cls]-to-patch attention of images from one pass.
 
         In the last block a patch attends to itself alone (MaskCLIP, TagCLIP), so it keeps what is local to it;
         [cls] attends to everything, as in `encode_image`. `attention_layer` chooses the block whose head-averaged
-        attention is returned.
+        attention is returned. Without `self_only` the last block stays as CLIP has it.
         """
-        return self.visual.dense(images, attention_layer)
+        return self.visual.dense(images, attention_layer, self_only)
 
     def encode_image_attentions(self, images: Tensor) -> PatchAttentions:
         """Patch embeddings as in `encode_image_dense`, and the head-averaged attention weights of every block.

@@ -27,7 +27,7 @@ TRAIN_SCRIPTS = {"voc2007": "train_voc07.py", "voc2012": "train_v12.py", "coco20
                  "nuswide": "train_nus.py", "mini": "train_mini.py"}
 """The script whose `main(args)` makes a run of a dataset."""
 
-_TABLE_OF = {"components": "ablation", "hyper": "hyper"}
+_TABLE_OF = {"components": "ablation", "choices": "choices", "hyper": "hyper"}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from datasets.files import DataError
 from datasets.images import image_transform
 from datasets.registry import DatasetSpec
 from datasets.split_file import ImageList, read_split_file
-from engine.features import weights_digest
+from engine.features import build_encoder, weights_digest
 from engine.metrics import above_midpoint
 from engine.readable import readable
 from engine.text import encode_categories
@@ -49,15 +49,8 @@ class Bench:
         return encode_categories(self.clip_model, self.spec.classes, self.args.prompts).cpu()
 
     def encoder(self) -> FrozenEncoder:
-        """The encoder with the masks of the run that is evaluated, or with the default ones."""
-        return masking_encoder(self.args, self.clip_model)
-
-
-def masking_encoder(args: argparse.Namespace, clip_model: CLIP) -> FrozenEncoder:
-    """The frozen encoder with the masks that the flags of a run ask for, or with the default ones."""
-    flags = ("mask_share", "mask_threshold", "attention_layer", "mask_mode", "precision")
-    return FrozenEncoder(clip_model, **{flag: getattr(args, flag) for flag in flags if hasattr(args, flag)},
-                         compiled=args.compile)
+        """The encoder of the run that is evaluated, or the default one."""
+        return build_encoder(self.args, self.clip_model)
 
 
 def check_weights(args: argparse.Namespace, trained: Checkpoint, clip_model: CLIP) -> None:

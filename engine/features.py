@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from clip.model import CLIP
 from datasets.split_file import ImageList
 from engine.distributed import ALONE, World, is_main
 from engine.feature_store import (
@@ -39,6 +40,13 @@ def weights_digest(model: torch.nn.Module) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def build_encoder(args: argparse.Namespace, clip_model: CLIP) -> FrozenEncoder:
+    """The frozen encoder that the flags ask for; of what a command has no flags, the defaults."""
+    flags = ("mask_share", "mask_threshold", "attention_layer", "mask_mode", "patch_attention", "precision")
+    return FrozenEncoder(clip_model, **{flag: getattr(args, flag) for flag in flags if hasattr(args, flag)},
+                         compiled=args.compile)
 
 
 def extract_features(encoder: FrozenEncoder, images: ImageList, what: str,
@@ -77,7 +85,7 @@ def _describe(encoder: FrozenEncoder, images: ImageList, patch_dtype: str) -> Di
         "weights": weights_digest(encoder.clip.visual), "transform": repr(images.transform),
         "mask_share": encoder.mask_share, "mask_threshold": encoder.mask_threshold,
         "attention_layer": encoder.attention_layer, "mask_mode": encoder.mask_mode,
-        "precision": encoder.precision, "patch_dtype": patch_dtype,
+        "patch_attention": encoder.patch_attention, "precision": encoder.precision, "patch_dtype": patch_dtype,
         "images": hashlib.sha256(listed.encode()).hexdigest(),
     }
 

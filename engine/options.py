@@ -12,7 +12,8 @@ from engine.flags import check_flags, count, finite, natural, positive, share
 from engine.methods import TRAINED_METHODS, add_cdul_flags, add_tai_dpt_flags, default_folder, method_defaults
 from engine.text import PROMPT_SETS
 from models.bac_gcn import LOGITS
-from models.encoder import MASK_MODES, PRECISIONS
+from models.encoder import MASK_MODES, PATCH_ATTENTIONS, PRECISIONS
+from models.gcn import ACTIVATIONS
 from models.graph import ADJACENCIES, NORMALISATIONS
 from models.losses import LOSSES
 from models.reso import CROP_LABELS
@@ -93,6 +94,8 @@ def get_args_parser(dataset: str, description: Optional[str]) -> argparse.Argume
     group.add_argument("--mask_threshold", type=finite,
                        help="H by a threshold on the normalised attention instead of a share")
     group.add_argument("--attention_layer", type=int, default=-1, help="layer whose [cls] attention makes H")
+    group.add_argument("--patch_attention", choices=PATCH_ATTENTIONS, default="self",
+                       help="what a patch attends to in CLIP's last block: itself alone, or everything")
     group.add_argument("--mask_mode", choices=MASK_MODES, default="token",
                        help="leave the removed patches out of the transformer, or paint them black, as the paper "
                             "does, which takes half as long again")
@@ -104,6 +107,7 @@ def get_args_parser(dataset: str, description: Optional[str]) -> argparse.Argume
     group.add_argument("--no_gcn", action="store_true", help="score the nodes as they are")
     group.add_argument("--gcn_depth", type=count, default=2)
     group.add_argument("--gcn_width", type=count, help="between the layers (default: the width of CLIP's joint space)")
+    group.add_argument("--gcn_activation", choices=list(ACTIVATIONS), default="gelu")
     group.add_argument("--no_residual", action="store_true")
     group.add_argument("--logits", choices=LOGITS, default="both")
     group.add_argument("--logit_scale", type=positive, default=10.0, help="at the start; it is learned")

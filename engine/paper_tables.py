@@ -1,10 +1,10 @@
-"""Tables from finished runs, as Markdown, LaTeX and CSV: results beside the paper's, components, hyperparameters."""
+"""Tables from finished runs, as Markdown, LaTeX and CSV: results beside the paper's, and the studies' variants."""
 from __future__ import annotations
 
 import csv
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from datasets.files import DataError, PathLike, atomic_write
 from datasets.registry import DATASETS, get_dataset
@@ -18,12 +18,12 @@ from engine.collect import (
     reference_group,
 )
 from engine.methods import METHODS, zoomed_title
-from engine.studies import COMPONENTS, HYPERPARAMETERS, component_of
+from engine.studies import CHOICES, COMPONENTS, HYPERPARAMETERS, Variant, variant_of
 from engine.tables import NOTHING, Cell, Number, Statistic, Table
 
-TABLES = ("main", "ablation", "hyper")
+TABLES = ("main", "ablation", "choices", "hyper")
 
-# ---- the three tables -----------------------------------------------------------------------------------------
+# ---- the tables -----------------------------------------------------------------------------------------------
 
 def main_table(collection: Collection) -> Table:
     """mAP of every method on every dataset, the paper's number beside ours.
@@ -94,23 +94,34 @@ def _headline_groups(groups: Sequence[RunGroup]) -> List[RunGroup]:
 
 
 def ablation_table(collection: Collection) -> Table:
-    """The method with one component less at a time, and the change seed by seed."""
+    """The method with one component less at a time, or with flags that are in no study, and the change seed by seed."""
+    return _variants_table(collection, "components", "Components", lambda changed: not (
+        _is_hyperparameter(changed) or variant_of(changed) in CHOICES))
+
+
+def choices_table(collection: Collection) -> Table:
+    """The method with one other choice at a time where the paper is silent, and the change seed by seed."""
+    return _variants_table(collection, "choices", "What the paper leaves open",
+                           lambda changed: variant_of(changed) in CHOICES)
+
+
+def _variants_table(collection: Collection, study: str, title: str, belongs: Callable[[Dict[str, Any]], bool]) -> Table:
     rows: List[Tuple[Cell, ...]] = []
-    blocks = _variants(collection, lambda changed: len(changed) != 1 or next(iter(changed)) not in HYPERPARAMETERS)
+    blocks = _variants(collection, belongs)
     for block in blocks:
         for group, changed in block.variants:
-            title = "BAC-GCN" if not changed else variant_title(changed)
-            rows.append((*block.place(len(blocks)), title, format_flags(changed) or NOTHING,
+            name = "BAC-GCN" if not changed else variant_title(changed)
+            rows.append((*block.place(len(blocks)), name, format_flags(changed) or NOTHING,
                          *_effect(group, block.reference)))
-    _need(rows, "components")
+    _need(rows, study)
     header = (*_Block.place_header(len(blocks)), "variant", "flags", "mAP", "change", "seeds")
-    return Table("Components: mAP in percent, last epoch", header, rows, _study_notes(blocks))
+    return Table(f"{title}: mAP in percent, last epoch", header, rows, _study_notes(blocks))
 
 
 def hyper_table(collection: Collection) -> Table:
     """The method with one hyperparameter at another value at a time, in the order of the values."""
     rows: List[Tuple[Cell, ...]] = []
-    blocks = _variants(collection, lambda changed: len(changed) == 1 and next(iter(changed)) in HYPERPARAMETERS)
+    blocks = _variants(collection, _is_hyperparameter)
     for block in blocks:
         for flag, sweep in HYPERPARAMETERS.items():
             own = {changed[flag]: group for group, changed in block.variants if flag in changed}
@@ -122,6 +133,10 @@ def hyper_table(collection: Collection) -> Table:
     _need(rows, "hyper")
     header = (*_Block.place_header(len(blocks)), "hyperparameter", "value", "mAP", "change", "seeds")
     return Table("Hyperparameters: mAP in percent, last epoch", header, rows, _study_notes(blocks))
+
+
+def _is_hyperparameter(changed: Dict[str, Any]) -> bool:
+    return len(changed) == 1 and next(iter(changed)) in HYPERPARAMETERS
 
 
 class _Block(NamedTuple):
@@ -158,15 +173,16 @@ def _variants(collection: Collection, belongs: Callable[[Dict[str, Any]], bool])
 
 
 def _study_order(variant: Tuple[RunGroup, Dict[str, Any]]) -> int:
-    """Components in the order of the study, other combinations of flags last."""
-    component = component_of(variant[1])
-    return len(COMPONENTS) if component is None else COMPONENTS.index(component)
+    """Variants in the order of their study, other combinations of flags last."""
+    studied: Tuple[Optional[Variant], ...] = COMPONENTS + CHOICES
+    known = variant_of(variant[1])
+    return studied.index(known) if known in studied else len(studied)
 
 
 def variant_title(changed: Dict[str, Any]) -> str:
-    """What a variant is called: its component in the study, or else its flags."""
-    component = component_of(changed)
-    return component.title if component else f"with {format_flags(changed)}"
+    """What a variant is called: its title in a study, or else its flags."""
+    known = variant_of(changed)
+    return known.title if known else f"with {format_flags(changed)}"
 
 
 def _effect(group: RunGroup, reference: RunGroup) -> Tuple[Cell, Cell, Cell]:
@@ -213,7 +229,7 @@ def _column_order(column: Tuple[str, str]) -> Tuple[int, str]:
 
 # ---- writing --------------------------------------------------------------------------------------------------
 
-_BUILDERS = {"main": main_table, "ablation": ablation_table, "hyper": hyper_table}
+_BUILDERS = {"main": main_table, "ablation": ablation_table, "choices": choices_table, "hyper": hyper_table}
 
 
 def write_table(kind: str, runs: Sequence[PathLike], folder: PathLike) -> str:

@@ -15,9 +15,9 @@ import clip
 from datasets.images import image_transform
 from datasets.registry import DatasetSpec, get_dataset
 from datasets.split_file import ImageList, read_split_file
-from engine.bench import Checkpoint, check_weights, masking_encoder
+from engine.bench import Checkpoint, check_weights
 from engine.distributed import get_device
-from engine.features import FeatureSet, extract_features
+from engine.features import FeatureSet, build_encoder, extract_features
 from engine.metrics import average_precision
 from engine.readable import readable
 from engine.run import load_weights
@@ -121,7 +121,7 @@ def load_predictor(args: argparse.Namespace, trained: Optional[Checkpoint]) -> P
         check_weights(args, trained, clip_model)
         model = build_model(args, text_embeddings, torch.eye(len(categories)), len(spec.classes)).to(device)
         load_weights(model, trained, args.checkpoint)
-    return Predictor(args, spec, categories, masking_encoder(args, clip_model), text_embeddings, model, device)
+    return Predictor(args, spec, categories, build_encoder(args, clip_model), text_embeddings, model, device)
 
 
 def class_ap(predictor: Predictor) -> Tuple[np.ndarray, np.ndarray]:

@@ -33,6 +33,31 @@ COMPONENTS = (
 )
 """One component less, or another way to do it, at a time."""
 
+CHOICES = (
+    Variant("labels_votes", "votes of the six prompts as labels", {"labels": "votes"}),
+    Variant("labels_hard", "labels of 0 and 1", {"labels": "hard"}),
+    Variant("asymmetric_loss", "asymmetric loss", {"loss": "asymmetric"}),
+    Variant("ranking_loss", "ranking loss", {"loss": "ranking"}),
+    Variant("full_attention", "patches of CLIP's own last block", {"patch_attention": "full"}),
+    Variant("earlier_attention", "H by the last layer but one", {"attention_layer": -2}),
+    Variant("mask_threshold", "H by a threshold, not a share", {"mask_threshold": 0.5}),
+    Variant("edge_threshold", "no edges below 0.2", {"edge_threshold": 0.2}),
+    Variant("weak_global_edges", "global-local edges of 0.1", {"global_edge": 0.1}),
+    Variant("symmetric", "symmetric normalisation", {"normalisation": "symmetric"}),
+    Variant("not_normalised", "no normalisation", {"normalisation": "none"}),
+    Variant("depth_1", "one graph convolution", {"gcn_depth": 1}),
+    Variant("depth_3", "three graph convolutions", {"gcn_depth": 3}),
+    Variant("width_64", "64 wide between the graph convolutions", {"gcn_width": 64}),
+    Variant("relu", "ReLU between the graph convolutions", {"gcn_activation": "relu"}),
+    Variant("no_residual", "no residual around the GCN", {"no_residual": True}),
+    Variant("logit_scale_30", "logit scale from 30", {"logit_scale": 30.0}),
+    Variant("image_labels", "crops with all labels of their image", {"crop_labels": "image"}),
+    Variant("fewer_positives", "crops of classes from a label of 0.8 on", {"positive_threshold": 0.8}),
+    Variant("slower", "a third of the learning rate", {"lr": 3e-4}),
+    Variant("faster", "three times the learning rate", {"lr": 3e-3}),
+)
+"""What the paper leaves open, apart from `COMPONENTS` and `HYPERPARAMETERS`: another value at a time."""
+
 
 class Sweep(NamedTuple):
     """The values of one hyperparameter."""
@@ -49,17 +74,17 @@ HYPERPARAMETERS = {
 }
 """One value at a time, the others at their defaults."""
 
-STUDIES = ("components", "hyper")
+STUDIES = ("components", "choices", "hyper")
 
 
 def variants(study: str) -> List[Variant]:
     """The variants of a study, without the reference."""
-    if study == "components":
-        return list(COMPONENTS)
+    if study != "hyper":
+        return list(COMPONENTS if study == "components" else CHOICES)
     return [Variant(f"{flag}_{value:g}", f"{sweep.title}: {value:g}", {flag: value})
             for flag, sweep in HYPERPARAMETERS.items() for value in sweep.values]
 
 
-def component_of(flags: Dict[str, Any]) -> Optional[Variant]:
-    """The component whose absence makes just this difference, or None."""
-    return next((variant for variant in COMPONENTS if variant.flags == flags), None)
+def variant_of(flags: Dict[str, Any]) -> Optional[Variant]:
+    """The component or the choice that makes just this difference, or None."""
+    return next((variant for variant in COMPONENTS + CHOICES if variant.flags == flags), None)

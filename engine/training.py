@@ -45,7 +45,8 @@ def build_model(args: argparse.Namespace, text_embeddings: Tensor, graph: Tensor
             args.global_edge, args.normalisation)
         dim = text_embeddings.shape[1]
         gcn = CLIPGCN(dim, adjacency, args.gcn_width or dim, args.gcn_depth,
-                      learned_adjacency=args.adjacency == "learned", residual=not args.no_residual)
+                      learned_adjacency=args.adjacency == "learned", residual=not args.no_residual,
+                      activation=args.gcn_activation)
     return BACGCN(text_embeddings, args.k, gcn, not args.frozen_kernel, args.logit_scale, args.logits)
 
 

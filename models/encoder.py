@@ -14,12 +14,13 @@ class Features(NamedTuple):
     """Features of a batch of images, in CLIP's joint space, not normalised."""
 
     patch_embeddings: Tensor
-    """(B, N, D), P: self-only last block."""
+    """(B, N, D), P: self-only last block, or the plain one."""
     global_embeddings: Tensor
     """(B, 3, D): the plain [cls] embedding, g_H and g_Hc."""
 
 
 MASK_MODES = ("pixel", "token")
+PATCH_ATTENTIONS = ("self", "full")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -31,6 +32,8 @@ class FrozenEncoder(nn.Module):
         mask_share: share of the patches in H.
         mask_threshold: threshold on the normalised attention, instead of a share.
         attention_layer: layer whose [cls]-to-patch attention makes H; -1 is the last.
+        patch_attention: what a patch attends to in the last block: "self" alone (as MaskCLIP and TagCLIP have it), or
+            to all, "full", as CLIP was trained.
         mask_mode: "token" leaves the removed patches out of the transformer, which makes the two masked images cost
             one pass together (our choice: on the embedded world it is as good); "pixel" paints them black, as the
             paper does, at three passes an image.
@@ -39,16 +42,19 @@ class FrozenEncoder(nn.Module):
     """
 
     def __init__(self, clip_model: CLIP, mask_share: float = 0.15, mask_threshold: Optional[float] = None,
-                 attention_layer: int = -1, mask_mode: str = "token", precision: str = "fp32",
-                 compiled: bool = False) -> None:
+                 attention_layer: int = -1, mask_mode: str = "token", patch_attention: str = "self",
+                 precision: str = "fp32", compiled: bool = False) -> None:
         super().__init__()
         if mask_mode not in MASK_MODES:
             raise ValueError(f"mask_mode is {mask_mode!r}; choose one of {', '.join(MASK_MODES)}")
+        if patch_attention not in PATCH_ATTENTIONS:
+            raise ValueError(f"patch_attention is {patch_attention!r}; choose one of {', '.join(PATCH_ATTENTIONS)}")
         self.clip = clip_model
         self.mask_share = mask_share
         self.mask_threshold = mask_threshold
         self.attention_layer = attention_layer
         self.mask_mode = mask_mode
+        self.patch_attention = patch_attention
         self.precision = precision
         dense, single = clip_model.encode_image_dense, clip_model.encode_image
         self._encode_image_dense = torch.compile(dense) if compiled else dense
@@ -59,7 +65,7 @@ class FrozenEncoder(nn.Module):
         """Encode (B, 3, H, W) images; both sides are multiples of the patch size."""
         dtype = PRECISIONS[self.precision]
         with torch.autocast(images.device.type, dtype, enabled=dtype is not torch.float32):
-            dense = self._encode_image_dense(images, attention_layer=self.attention_layer)
+            dense = self._encode_image_dense(images, self.attention_layer, self.patch_attention == "self")
             high = high_attention(dense.cls_attention, self.mask_share, self.mask_threshold)
             masked = (self._encode_tokens if self.mask_mode == "token" else self._encode_pixels)(images, high)
         return Features(dense.patch_embeddings, torch.stack([dense.global_embedding, *masked], dim=1))

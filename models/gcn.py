@@ -1,8 +1,12 @@
 """The CLIP-GCN: graph convolutions over global, class and background nodes."""
 from __future__ import annotations
 
+from typing import Callable, Dict
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+ACTIVATIONS: Dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "leaky_relu": F.leaky_relu}
 
 
 class CLIPGCN(nn.Module):
@@ -18,10 +22,11 @@ class CLIPGCN(nn.Module):
         depth: number of graph convolutions.
         learned_adjacency: train the adjacency too, from this start.
         residual: False drops the input from the output (the last layer then starts at random).
+        activation: one of `ACTIVATIONS`, between the layers.
     """
 
     def __init__(self, dim: int, adjacency: Tensor, hidden: int, depth: int = 2, learned_adjacency: bool = False,
-                 residual: bool = True) -> None:
+                 residual: bool = True, activation: str = "gelu") -> None:
         super().__init__()
         if learned_adjacency:
             self.adjacency = nn.Parameter(adjacency.clone())
@@ -34,10 +39,11 @@ class CLIPGCN(nn.Module):
             nn.init.zeros_(layers[-1].bias)
         self.layers = nn.ModuleList(layers)
         self.residual = residual
+        self.activation = ACTIVATIONS[activation]
 
     def forward(self, nodes: Tensor) -> Tensor:
         """Map (B, M, D) node features to (B, M, D)."""
         features = nodes
         for number, layer in enumerate(self.layers):
-            features = layer(self.adjacency @ (F.gelu(features) if number else features))
+            features = layer(self.adjacency @ (self.activation(features) if number else features))
         return nodes + features if self.residual else features

@@ -211,6 +211,10 @@ def test_dense_features_equal_a_masked_slow_pass(model: clip.CLIP, size: tuple[i
     close(dense.patch_embeddings, tokens[:, 1:])
     for layer in (0, 1, 2, -1, -3):
         close(model.encode_image_dense(images, attention_layer=layer).cls_attention, attentions[layer][:, 0, 1:])
+    plain = model.encode_image_dense(images, self_only=False)
+    close(plain.global_embedding, plain_tokens[:, 0])
+    close(plain.patch_embeddings, plain_tokens[:, 1:])
+    close(plain.cls_attention, dense.cls_attention)
     every_layer = model.encode_image_attentions(images)
     close(every_layer.patch_embeddings, dense.patch_embeddings)
     close(every_layer.attentions, attentions)

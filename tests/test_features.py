@@ -106,7 +106,7 @@ def test_another_encoder_mask_or_image_list_gets_another_store(tiny_world, encod
     folders = [extract_features(encoder, images, "train", flags(tmp_path)).folder]
     folders.append(extract_features(encoder, images, "train", flags(tmp_path, patch_dtype="int8")).folder)
     for change in ({"mask_share": 0.5}, {"mask_threshold": 0.5}, {"attention_layer": 0}, {"mask_mode": "pixel"},
-                   {"precision": "bf16"}):
+                   {"patch_attention": "full"}, {"precision": "bf16"}):
         other = FrozenEncoder(encoder.clip, **change)
         folders.append(extract_features(other, images, "train", flags(tmp_path)).folder)
     backwards = ImageList(tiny_world.path("--train_img_root"), images.image_ids[::-1], images.transform)
@@ -120,7 +120,7 @@ def test_another_encoder_mask_or_image_list_gets_another_store(tiny_world, encod
     folders.append(extract_features(encoder, edited, "train", flags(tmp_path)).folder)
     encoder.clip.visual.proj += 1e-6
     folders.append(extract_features(encoder, images, "train", flags(tmp_path)).folder)
-    assert len(set(folders)) == len(folders) == 11
+    assert len(set(folders)) == len(folders) == 12
 
 
 def extract_main() -> None:

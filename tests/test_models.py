@@ -120,6 +120,16 @@ def test_gcn_depth_and_learned_adjacency(depth):
     assert "adjacency" in dict(gcn.named_parameters())
 
 
+@pytest.mark.parametrize("activation, negative", [("relu", 0.0), ("leaky_relu", -0.02), ("gelu", -0.0455)])
+def test_gcn_activation_stands_between_the_layers(activation, negative):
+    gcn = CLIPGCN(1, torch.eye(2), hidden=1, residual=False, activation=activation)
+    for layer in gcn.layers:
+        torch.nn.init.ones_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    nodes = torch.tensor([[[-2.0], [8.0]]])
+    torch.testing.assert_close(gcn(nodes), torch.tensor([[[negative], [8.0]]]), atol=1e-4, rtol=0)
+
+
 def small_model(**options) -> BACGCN:
     torch.manual_seed(0)
     adjacency = torch.full((7, 7), 1 / 7)

@@ -13,8 +13,8 @@ from datasets.files import DataError
 from engine import ablate
 from engine.collect import collect_runs, default_settings
 from engine.options import get_args_parser, parse_args
-from engine.paper_tables import ablation_table, hyper_table, main_table, write_table
-from engine.studies import Variant
+from engine.paper_tables import ablation_table, choices_table, hyper_table, main_table, write_table
+from engine.studies import STUDIES, Variant
 from engine.tables import Number, Statistic, Table
 from tests.test_training import run_script
 
@@ -144,6 +144,21 @@ def test_ablation_compares_seed_by_seed(tmp_path):
     assert "all with --epochs 8" in table.notes[0]
 
 
+def test_choices_have_a_table_of_their_own(tmp_path):
+    leave_run(tmp_path / "full", 90.0)
+    leave_run(tmp_path / "no_gcn", 80.0, no_gcn=True)
+    leave_run(tmp_path / "k", 85.0, k=8)
+    leave_run(tmp_path / "faster", 88.0, lr=3e-3)
+    leave_run(tmp_path / "votes", 91.0, labels="votes")
+    collection = collect_runs([tmp_path])
+    assert list(rows_of(ablation_table(collection))) == ["BAC-GCN", "without the GCN"]
+    assert rows_of(choices_table(collection)) == {
+        "BAC-GCN": ["-", "90.00", "-", "0"],
+        "votes of the six prompts as labels": ["--labels votes", "91.00", "+1.00", "0"],
+        "three times the learning rate": ["--lr 0.003", "88.00", "-2.00", "0"],
+    }
+
+
 def test_hyper_table_orders_the_values(tmp_path):
     leave_run(tmp_path / "full", 90.0)
     for value in (16, 1):
@@ -232,7 +247,7 @@ def test_eval_does_not_write_over_a_training_run(tmp_path, capsys):
 
 # ---- studies -------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("study", ["components", "hyper"])
+@pytest.mark.parametrize("study", STUDIES)
 def test_every_variant_of_a_study_sets_flags_that_exist(study, tmp_path):
     defaults = default_settings("mini")
     plan = ablate.plan_study("mini", study, seeds=2, output_dir=tmp_path, flags=["--epochs", "8", "--seed", "5"])

@@ -147,7 +147,8 @@ ABLATIONS = ["--no_backgrounds", "--no_gcn", "--no_masked_globals", "--logits lo
              "--mask_mode pixel", "--precision bf16", "--patch_dtype int8",
              "--mask_threshold 0.3", "--attention_layer 0", "--gamma 0.9", "--loss asymmetric", "--loss ranking",
              "--labels hard", "--labels votes", "--no_reso", "--edge_threshold 0.5", "--normalisation symmetric",
-             "--no_class_background_edges", "--gcn_depth 1", "--crop_labels image", "--no_residual"]
+             "--no_class_background_edges", "--gcn_depth 1", "--crop_labels image", "--no_residual",
+             "--gcn_activation relu", "--patch_attention full"]
 
 
 TWO_EPOCHS = ["--reso_epoch", "2", "--epochs", "2"]
