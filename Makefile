@@ -1,4 +1,5 @@
 # make demo   the whole method on the embedded default
+# make tables every table and figure of the README's embedded world, from three seeds; goes on where it was stopped
 # make test   ruff, mypy, and the tests with their coverage
 # make test-transformers   captioning by transformers, in an environment of its own
 # make bench  speed and memory, beside transformers and open_clip, in an environment of its own
@@ -8,7 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint audit test-transformers bench clean
+.PHONY: demo tables test lint audit test-transformers bench clean
 
 $(VENV)/.installed: requirements.txt tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +21,24 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m datasets.mini.build
 	$(BIN)/python caption.py --dataset mini --stage filter
 	$(BIN)/python train_mini.py
+
+tables: demo
+	$(BIN)/python train_mini.py --seeds 3 --zoom 3
+	$(BIN)/python train_mini.py --seeds 3 --method cdul --backbone clip
+	$(BIN)/python train_mini.py --seeds 3 --method tai_dpt
+	$(BIN)/python eval.py --dataset mini --method clip
+	$(BIN)/python eval.py --dataset mini --method clip --raw_cosine
+	$(BIN)/python eval.py --dataset mini --method clip --prompts ensemble
+	$(BIN)/python eval.py --dataset mini --method clip --zoom 3
+	$(BIN)/python eval.py --dataset mini --method tagclip
+	$(BIN)/python eval.py --dataset mini --method cdul
+	$(BIN)/python eval.py --table main --runs runs/mini runs/mini_*
+	$(BIN)/python -m engine.ablate --dataset mini --seeds 3 --study components
+	$(BIN)/python -m engine.ablate --dataset mini --seeds 3 --study choices
+	$(BIN)/python -m engine.ablate --dataset mini --seeds 3 --study hyper
+	$(BIN)/python eval.py --figure curves --runs runs/mini --output_dir runs/figures
+	for figure in masks maps graph per_class; do $(BIN)/python eval.py --figure $$figure \
+	    --checkpoint runs/mini/checkpoint.pth --output_dir runs/figures || exit; done
 
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered

@@ -10,7 +10,7 @@ Writes per-class AP as per_class_METHOD.csv beside the checkpoint. Without one i
 the config.json and result.json that tables are collected from.
 
     python eval.py --table main --runs runs/*                           the paper's numbers beside ours
-    python eval.py --table ablation --runs runs/ablation/mini           components (hyper: hyperparameters)
+    python eval.py --table ablation --runs runs/ablation/mini           components; also choices and hyper
     python eval.py --figure curves --runs runs/mini                     mAP per epoch, with and without ReSO
     python eval.py --figure maps --checkpoint runs/mini/checkpoint.pth --image photo.jpg --categories dog car grass
     python eval.py --image photo.jpg --checkpoint runs/mini/checkpoint.pth
