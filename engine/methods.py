@@ -90,7 +90,7 @@ def method_title(args: argparse.Namespace, trained: bool = True) -> str:
     if args.method == "cdul":
         if not trained:
             return "CDUL initialisation"
-        return "CDUL, ResNet-101" if args.backbone == "resnet101" else "CDUL port to a frozen-CLIP head"
+        return "CDUL" if args.backbone == "resnet101" else "CDUL port to a frozen-CLIP head"
     return "TaI-DPT port to ViT" if args.method == "tai_dpt" else "BAC-GCN"
 
 

@@ -199,7 +199,7 @@ def test_resnet_trains_from_a_weight_file_and_evaluates(tiny_world, tmp_path, ca
     initial = torchvision.models.resnet101().state_dict()
     torch.save(initial, tmp_path / "resnet.pth")
     run = train_cdul(tiny_world, tmp_path / "run", "--resnet_weights", tmp_path / "resnet.pth", "--image_size", 32)
-    assert json.loads((run / "result.json").read_text())["title"] == "CDUL, ResNet-101"
+    assert json.loads((run / "result.json").read_text())["title"] == "CDUL"
     trained = weights(run)["classifier.network.conv1.weight"]
     assert 0 < (trained - initial["conv1.weight"]).abs().max() < 0.01, "it starts from the file"
     capsys.readouterr()

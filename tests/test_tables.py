@@ -93,14 +93,15 @@ def test_main_table_sets_ours_beside_the_papers(tmp_path):
     leave_run(tmp_path / "coco", 70.0, dataset="coco2014")
     leave_run(tmp_path / "variant", 99.0, no_reso=True)
     leave_run(tmp_path / "cdul", 60.0, method="cdul", title="CDUL port (frozen-CLIP head)", backbone="clip")
+    leave_run(tmp_path / "coco_cdul", 61.0, dataset="coco2014", method="cdul", title="CDUL")
     table = main_table(collect_runs([tmp_path]))
     assert table.header == ("method", "CLIP weights", "VOC2007 (trainval / test): paper",
                             "VOC2007 (trainval / test): ours", "COCO2014 (train2014 / val2014): paper",
                             "COCO2014 (train2014 / val2014): ours")
     assert rows_of(table) == {
-        "CDUL": ["-", "89.0", "-", "69.2", "-"],
         "TagCLIP": ["-", "92.8", "-", "68.8", "-"],
         "CLIP zero-shot": ["ViT-B-16.pt", "-", "80.0", "-", "80.0"],
+        "CDUL": ["ViT-B-16.pt", "89.0", "-", "69.2", "61.0"],
         "CDUL port (frozen-CLIP head)": ["ViT-B-16.pt", "-", "60.0", "-", "-"],
         "BAC-GCN": ["ViT-B-16.pt", "93.0", "92.5 ± 0.7", "72.2", "70.0"],
         "BAC-GCN, best epoch (chosen on the test images)": ["ViT-B-16.pt", "-", "93.5 ± 0.7", "-", "71.0"],
