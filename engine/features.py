@@ -42,11 +42,14 @@ def weights_digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
+ENCODER_FLAGS = ("mask_share", "mask_threshold", "attention_layer", "mask_mode", "patch_attention", "precision")
+"""Flags, and attributes of the encoder, that its features depend on."""
+
+
 def build_encoder(args: argparse.Namespace, clip_model: CLIP) -> FrozenEncoder:
     """The frozen encoder that the flags ask for; of what a command has no flags, the defaults."""
-    flags = ("mask_share", "mask_threshold", "attention_layer", "mask_mode", "patch_attention", "precision")
-    return FrozenEncoder(clip_model, **{flag: getattr(args, flag) for flag in flags if hasattr(args, flag)},
-                         compiled=args.compile)
+    given = {flag: getattr(args, flag) for flag in ENCODER_FLAGS if hasattr(args, flag)}
+    return FrozenEncoder(clip_model, **given, compiled=args.compile)
 
 
 def extract_features(encoder: FrozenEncoder, images: ImageList, what: str,
@@ -83,9 +86,7 @@ def _describe(encoder: FrozenEncoder, images: ImageList, patch_dtype: str) -> Di
     listed = "\n".join(f"{image_id} {images.path(row).stat().st_size}" for row, image_id in enumerate(images.image_ids))
     return {
         "weights": weights_digest(encoder.clip.visual), "transform": repr(images.transform),
-        "mask_share": encoder.mask_share, "mask_threshold": encoder.mask_threshold,
-        "attention_layer": encoder.attention_layer, "mask_mode": encoder.mask_mode,
-        "patch_attention": encoder.patch_attention, "precision": encoder.precision, "patch_dtype": patch_dtype,
+        **{flag: getattr(encoder, flag) for flag in ENCODER_FLAGS}, "patch_dtype": patch_dtype,
         "images": hashlib.sha256(listed.encode()).hexdigest(),
     }
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Dict
+from typing import Any, Dict, List, Tuple
 
 from datasets.files import DataError
 
@@ -80,40 +80,37 @@ def method_title(args: argparse.Namespace, trained: bool = True) -> str:
         args: `--method` and the flags of the method.
         trained: False for CDUL's initialisation.
     """
-    if args.method == "clip":
-        title = "CLIP zero-shot" if args.prompts == "single" else "CLIP zero-shot, prompt ensemble"
-        title += ", raw cosine" if args.raw_cosine else ""
-        return zoomed_title(title, args.zoom) if args.zoom else title
-    if args.method == "tagclip":
-        title = "TagCLIP" if args.prompts == "ensemble" else "TagCLIP, single prompt"
-        return f"{title}, published behaviour" if args.published_behaviour else title
-    if args.method == "cdul":
-        if not trained:
-            return "CDUL initialisation"
-        return "CDUL" if args.backbone == "resnet101" else "CDUL port to a frozen-CLIP head"
-    return "TaI-DPT port to ViT" if args.method == "tai_dpt" else "BAC-GCN"
-
-
-def zoomed_title(title: str, zoom: int) -> str:
-    """What a method with `--zoom` is called in tables."""
-    return f"{title}, zoom {zoom} (extension, not in the paper)"
+    return ", ".join(title for _, title in _name_parts(args, trained))
 
 
 def default_folder(args: argparse.Namespace, trained: bool = True) -> str:
-    """Where a method's results go without `--output_dir`: what has a row of its own in tables has its own folder.
+    """Where a method's results go without `--output_dir`: what has a title of its own has its own folder.
 
     Args:
         args: `--dataset`, `--method` and the flags of the method.
         trained: False for CDUL's initialisation.
     """
-    parts = [args.dataset]
-    if args.method != "bac_gcn":
-        parts.append(args.method)
+    return "runs/" + "_".join([args.dataset, *(part for part, _ in _name_parts(args, trained) if part)])
+
+
+def _name_parts(args: argparse.Namespace, trained: bool) -> List[Tuple[str, str]]:
+    """(part of the folder, part of the title) of a method and of each variant of it that is asked for."""
     if args.method == "clip":
-        parts += ["ensemble"] * (args.prompts == "ensemble") + ["cosine"] * args.raw_cosine
-        parts += [f"zoom{args.zoom}"] if args.zoom else []
-    elif args.method == "tagclip":
-        parts += ["single"] * (args.prompts == "single") + ["published"] * args.published_behaviour
-    elif args.method == "cdul":
-        parts += ["initial"] if not trained else ["clip"] * (args.backbone == "clip")
-    return f"runs/{'_'.join(parts)}"
+        variants = [(args.prompts == "ensemble", "ensemble", "prompt ensemble"),
+                    (args.raw_cosine, "cosine", "raw cosine"),
+                    (bool(args.zoom), f"zoom{args.zoom}", zoom_title(args.zoom))]
+        return [("clip", "CLIP zero-shot"), *((part, title) for asked, part, title in variants if asked)]
+    if args.method == "tagclip":
+        variants = [(args.prompts == "single", "single", "single prompt"),
+                    (args.published_behaviour, "published", "published behaviour")]
+        return [("tagclip", "TagCLIP"), *((part, title) for asked, part, title in variants if asked)]
+    if args.method == "cdul":
+        if not trained:
+            return [("cdul_initial", "CDUL initialisation")]
+        return [("cdul", "CDUL") if args.backbone == "resnet101" else ("cdul_clip", "CDUL port to a frozen-CLIP head")]
+    return [("tai_dpt", "TaI-DPT port to ViT") if args.method == "tai_dpt" else ("", "BAC-GCN")]
+
+
+def zoom_title(zoom: int) -> str:
+    """What `--zoom` is called behind a method's title."""
+    return f"zoom {zoom} (extension, not in the paper)"

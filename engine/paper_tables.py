@@ -4,7 +4,7 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from datasets.files import DataError, PathLike, atomic_write
 from datasets.registry import DATASETS, get_dataset
@@ -17,8 +17,8 @@ from engine.collect import (
     format_flags,
     reference_group,
 )
-from engine.methods import METHODS, zoomed_title
-from engine.studies import CHOICES, COMPONENTS, HYPERPARAMETERS, Variant, variant_of
+from engine.methods import METHODS, zoom_title
+from engine.studies import CHOICES, COMPONENTS, HYPERPARAMETERS, study_of, variant_of
 from engine.tables import NOTHING, Cell, Number, Statistic, Table
 
 TABLES = ("main", "ablation", "choices", "hyper")
@@ -74,7 +74,7 @@ def _measures(group: RunGroup) -> List[Tuple[str, Statistic]]:
                     (f"{name}, best epoch (chosen on the test images)", group.statistic("best_mAP"))]
         for zoom in sorted({run.zoom for run in group.runs if run.result.get("zoom_mAP") is not None}):
             part = replace(group, runs=tuple(run for run in group.runs if run.zoom == zoom))
-            measures.append((zoomed_title(name, zoom), part.statistic("zoom_mAP")))
+            measures.append((f"{name}, {zoom_title(zoom)}", part.statistic("zoom_mAP")))
     return [(row, statistic) for row, statistic in measures if statistic is not None]
 
 
@@ -95,19 +95,17 @@ def _headline_groups(groups: Sequence[RunGroup]) -> List[RunGroup]:
 
 def ablation_table(collection: Collection) -> Table:
     """The method with one component less at a time, or with flags that are in no study, and the change seed by seed."""
-    return _variants_table(collection, "components", "Components", lambda changed: not (
-        _is_hyperparameter(changed) or variant_of(changed) in CHOICES))
+    return _variants_table(collection, "Components", "components", None)
 
 
 def choices_table(collection: Collection) -> Table:
     """The method with one other choice at a time where the paper is silent, and the change seed by seed."""
-    return _variants_table(collection, "choices", "What the paper leaves open",
-                           lambda changed: variant_of(changed) in CHOICES)
+    return _variants_table(collection, "What the paper leaves open", "choices")
 
 
-def _variants_table(collection: Collection, study: str, title: str, belongs: Callable[[Dict[str, Any]], bool]) -> Table:
+def _variants_table(collection: Collection, title: str, study: str, *others: Optional[str]) -> Table:
     rows: List[Tuple[Cell, ...]] = []
-    blocks = _variants(collection, belongs)
+    blocks = _variants(collection, study, *others)
     for block in blocks:
         for group, changed in block.variants:
             name = "BAC-GCN" if not changed else variant_title(changed)
@@ -121,7 +119,7 @@ def _variants_table(collection: Collection, study: str, title: str, belongs: Cal
 def hyper_table(collection: Collection) -> Table:
     """The method with one hyperparameter at another value at a time, in the order of the values."""
     rows: List[Tuple[Cell, ...]] = []
-    blocks = _variants(collection, _is_hyperparameter)
+    blocks = _variants(collection, "hyper")
     for block in blocks:
         for flag, sweep in HYPERPARAMETERS.items():
             own = {changed[flag]: group for group, changed in block.variants if flag in changed}
@@ -133,10 +131,6 @@ def hyper_table(collection: Collection) -> Table:
     _need(rows, "hyper")
     header = (*_Block.place_header(len(blocks)), "hyperparameter", "value", "mAP", "change", "seeds")
     return Table("Hyperparameters: mAP in percent, last epoch", header, rows, _study_notes(blocks))
-
-
-def _is_hyperparameter(changed: Dict[str, Any]) -> bool:
-    return len(changed) == 1 and next(iter(changed)) in HYPERPARAMETERS
 
 
 class _Block(NamedTuple):
@@ -157,7 +151,8 @@ class _Block(NamedTuple):
         return ("dataset and weights",) if blocks > 1 else ()
 
 
-def _variants(collection: Collection, belongs: Callable[[Dict[str, Any]], bool]) -> List[_Block]:
+def _variants(collection: Collection, *studies: Optional[str]) -> List[_Block]:
+    """The variants that belong to one of the studies (None: to no study), with their references."""
     buckets: Dict[Experiment, List[RunGroup]] = {}
     for group in collection.groups:
         if group.method == "bac_gcn":
@@ -166,7 +161,7 @@ def _variants(collection: Collection, belongs: Callable[[Dict[str, Any]], bool])
     for bucket in buckets.values():
         reference = reference_group(bucket)
         changes = [(group, changed_flags(group.settings, reference.settings)) for group in bucket]
-        picked = [(group, changed) for group, changed in changes if changed and belongs(changed)]
+        picked = [(group, changed) for group, changed in changes if changed and study_of(changed) in studies]
         if picked:
             blocks.append(_Block(reference, [(reference, {}), *sorted(picked, key=_study_order)]))
     return blocks
@@ -174,9 +169,9 @@ def _variants(collection: Collection, belongs: Callable[[Dict[str, Any]], bool])
 
 def _study_order(variant: Tuple[RunGroup, Dict[str, Any]]) -> int:
     """Variants in the order of their study, other combinations of flags last."""
-    studied: Tuple[Optional[Variant], ...] = COMPONENTS + CHOICES
+    studied = COMPONENTS + CHOICES
     known = variant_of(variant[1])
-    return studied.index(known) if known in studied else len(studied)
+    return studied.index(known) if known else len(studied)
 
 
 def variant_title(changed: Dict[str, Any]) -> str:

@@ -76,11 +76,13 @@ HYPERPARAMETERS = {
 
 STUDIES = ("components", "choices", "hyper")
 
+_LISTED = {"components": COMPONENTS, "choices": CHOICES}
+
 
 def variants(study: str) -> List[Variant]:
     """The variants of a study, without the reference."""
-    if study != "hyper":
-        return list(COMPONENTS if study == "components" else CHOICES)
+    if study in _LISTED:
+        return list(_LISTED[study])
     return [Variant(f"{flag}_{value:g}", f"{sweep.title}: {value:g}", {flag: value})
             for flag, sweep in HYPERPARAMETERS.items() for value in sweep.values]
 
@@ -88,3 +90,11 @@ def variants(study: str) -> List[Variant]:
 def variant_of(flags: Dict[str, Any]) -> Optional[Variant]:
     """The component or the choice that makes just this difference, or None."""
     return next((variant for variant in COMPONENTS + CHOICES if variant.flags == flags), None)
+
+
+def study_of(flags: Dict[str, Any]) -> Optional[str]:
+    """The study that a difference belongs to, or None; any value of a hyperparameter belongs to its sweep."""
+    if len(flags) == 1 and next(iter(flags)) in HYPERPARAMETERS:
+        return "hyper"
+    variant = variant_of(flags)
+    return next((study for study, listed in _LISTED.items() if variant in listed), None)
