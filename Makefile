@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo tables test lint audit test-transformers bench clean
+.PHONY: demo world tables test lint audit test-transformers bench clean
 
 $(VENV)/.installed: requirements.txt tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -17,12 +17,14 @@ $(VENV)/.installed: requirements.txt tests/requirements.txt
 	$(BIN)/python -m pip install --quiet -r tests/requirements.txt
 	touch $@
 
-demo: $(VENV)/.installed
+world: $(VENV)/.installed
 	$(BIN)/python -m datasets.mini.build
 	$(BIN)/python caption.py --dataset mini --stage filter
+
+demo: world
 	$(BIN)/python train_mini.py
 
-tables: demo
+tables: world
 	$(BIN)/python train_mini.py --seeds 3 --zoom 3
 	$(BIN)/python train_mini.py --seeds 3 --method cdul --backbone clip
 	$(BIN)/python train_mini.py --seeds 3 --method tai_dpt
