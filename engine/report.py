@@ -152,7 +152,7 @@ def _went_in(material: _Material) -> str:
     classes, backgrounds = predictor.spec.classes, predictor.categories[predictor.num_classes:]
     names = f"<span class=class>{len(classes)} classes</span> to be found: {html.words(classes)}."
     if backgrounds:
-        names += (f"<br><span class=background>{len(backgrounds)} backgrounds</span> that help: "
+        names += (f"<br><span class=background>{len(backgrounds)} backgrounds</span> beside them: "
                   f"{html.words(backgrounds)}.")
     return html.section(
         "What went in",
