@@ -35,6 +35,14 @@ COLOURS = frozenset(
     "black white red green blue yellow orange brown gray grey pink purple silver gold golden beige tan cream maroon "
     "violet turquoise teal navy ginger striped spotted tabby calico tortoiseshell colorful colourful".split())
 
+# After these a gerund leads on to an object or a way: "a train crossing a bridge", "a zebra crossing over to the herd".
+_AFTER_PARTICIPLES = DETERMINERS | frozenset(
+    "it him her them us me over through across into onto along past towards toward from up down away".split())
+
+# A compound noun of place stands after these: "people at a zebra crossing".
+_BEFORE_PLACES = frozenset("at on in near by over to with past through under along across toward towards beside behind "
+                           "of from".split())
+
 # "to" starts an infinitive, but not after these: "next to train tracks", "close to plant pots".
 _BEFORE_PLAIN_TO = frozenset("next close adjacent attached tied connected hooked similar due down up over back "
                              "chained leashed strapped according opposed".split())
@@ -64,6 +72,22 @@ def is_verb(tokens: Sequence[str], start: int, end: int, plural: bool) -> bool:
 
 def _is_noun_like(tokens: Sequence[str], position: int) -> bool:
     return position < len(tokens) and tokens[position] not in FUNCTION_WORDS and tokens[position] not in PUNCTUATION
+
+
+def is_participle(tokens: Sequence[str], start: int, end: int, animal: bool) -> bool:
+    """Whether tokens[start:end], a noun and a gerund ("train crossing"), is a thing that does something.
+
+    It is where an object or a way follows ("a train crossing a bridge"), or where an animal is the subject, with an
+    article, and nothing follows ("a zebra crossing"); else it is a compound noun ("a train crossing sign", "at a zebra
+    crossing", "bird watching in the woods").
+    """
+    after = tokens[end] if end < len(tokens) else "."
+    if after in _AFTER_PARTICIPLES:
+        return True
+    ends = after in SENTENCE_ENDS or after in (",", "and")
+    is_subject = start > 0 and tokens[start - 1] in DETERMINERS and (
+        start < 2 or tokens[start - 2] not in _BEFORE_PLACES)
+    return animal and ends and is_subject
 
 
 def is_modifier(tokens: Sequence[str], start: int, end: int) -> bool:
@@ -116,16 +140,16 @@ class Singular(dict):
         for candidate in candidates:
             if candidate in self._known:
                 return candidate
-        if word in self._known or not candidates or word.endswith(("ss", "us", "is")):
-            return word
+        if word in self._known or not candidates or len(word) < 4 or word.endswith(("ss", "us", "is", "men")):
+            return word  # "gas", "specimen": too short or too odd to be a plural for its spelling alone
         return candidates[0]
 
 
 def singular_candidates(word: str) -> Iterator[str]:
     """Possible singular forms of `word` by English spelling, the likeliest first; none where it is no plural."""
-    if len(word) > 4 and word.endswith("men"):
+    if word.endswith("men"):
         yield word[:-3] + "man"
-    if len(word) < 4 or not word.endswith("s"):
+    if len(word) < 3 or not word.endswith("s") or word[:-1] in FUNCTION_WORDS:
         return
     if word.endswith("ies"):
         yield word[:-3] + "y"

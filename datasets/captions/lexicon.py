@@ -18,6 +18,8 @@ _SHARED_PATTERN = "shared_*.json"
 _RULES_FILE = "context_rules.json"
 _SAME_AS = "same as"
 _NOT = "no "
+_LIVING = ("person", "animal")
+_IMITATED = ("person", "animal", "transport")
 
 Words = Tuple[str, ...]
 Categories = Tuple[int, ...]
@@ -47,11 +49,21 @@ class Sense:
 
 @dataclass(frozen=True)
 class Phrase:
-    """A word or compound noun of the lexicon, for one dataset: the categories it names, or senses to choose from."""
+    """A word or compound noun of the lexicon, for one dataset: the categories it names, or senses to choose from.
+
+    Attributes:
+        can_be_imitated: it means a living thing or a vehicle, so that a material makes it an imitation: a "chocolate
+            cat" is none, a "chocolate donut" is one.
+        takes_noun: a noun and a gerund that mean something else than the noun: "train crossing".
+        takes_animal: one whose noun is an animal: "zebra crossing".
+    """
 
     words: Words
     categories: Categories
     senses: Tuple[Sense, ...] = ()
+    can_be_imitated: bool = False
+    takes_noun: bool = False
+    takes_animal: bool = False
 
 
 class Start(NamedTuple):
@@ -71,13 +83,17 @@ class ContextWords(NamedTuple):
     depictions: FrozenSet[str]
     """Nouns that only depict what follows their "of": "a statue of a horse"."""
     imitations: FrozenSet[str]
-    """Words that make their noun an imitation: "a toy horse"."""
+    """Words that make any noun an imitation: "a toy horse"."""
+    materials: FrozenSet[str]
+    """Words that make a living thing or a vehicle an imitation: "a chocolate cat"."""
     homes: FrozenSet[str]
     """Places that do not show their owner: "my mother's house"."""
     interior_parts: FrozenSet[str]
     """Parts from which a vehicle is seen from inside: "the back seat of a car", "the deck of a ship"."""
     enclosing: FrozenSet[str]
-    """Vehicles that people are in: "a man sitting on a bus" does not show the bus."""
+    """Vehicles that people are in: "a man sitting in a car" does not show the car."""
+    boarded: FrozenSet[str]
+    """Those of them that people "on" them are in, too: "a man sitting on a bus"."""
     decked: FrozenSet[str]
     """Vehicles that people are on, in full view, unless an interior part is named."""
     occupants: FrozenSet[str]
@@ -134,6 +150,9 @@ def load_lexicon(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> Le
             else:
                 concepts_of.setdefault(words, set()).add(concept)
     meant = {**concepts_of, **{words_of(phrase): rules.default_concepts(phrase) for phrase in rules.senses}}
+    living = set().union(*(_closure(concept, concepts) for concept in _LIVING if concept in concepts))
+    for words in concepts_of.keys() - silenced.keys():
+        concepts_of[words] |= meant.get(_subject(words, meant), set()) & living  # "man swimming": a swimmer and a man
     for words, silent in silenced.items():
         concepts_of.setdefault(words, {concept for part in _parts(words, meant) for concept in meant[part] - silent})
     named = {words: {index for concept in found for index in categories_of.get(concept, ())}
@@ -156,8 +175,20 @@ def load_lexicon(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> Le
     for index, category in enumerate(spec.categories):
         for name in (category, prompt_name(category), category.replace(" ", "")):
             echo_names[tuple(tokenise(name))] = index if index >= len(spec.classes) else None
-    return Lexicon(starts=_by_first_word(named, senses, silenced), singular=singular, context=context,
-                   echo_names=echo_names)
+    imitated = set().union(*(_closure(concept, concepts) for concept in _IMITATED if concept in concepts))
+    can_be_imitated = {words for words, found in concepts_of.items() if not found.isdisjoint(imitated)}
+    can_be_imitated.update(words_of(phrase) for phrase in rules.senses
+                           if not rules.meanings(phrase).isdisjoint(imitated))
+    animals = _closure("animal", concepts) if "animal" in concepts else set()
+
+    def phrase_of(words: Words) -> Phrase:
+        noun = words[:-1] if words in silenced and words[-1].endswith("ing") else ()
+        return Phrase(words, tuple(sorted(named.get(words, ()))), senses.get(words, ()),
+                      can_be_imitated=words in can_be_imitated, takes_noun=noun in meant,
+                      takes_animal=not meant.get(noun, set()).isdisjoint(animals))
+
+    starts = _by_first_word([phrase_of(words) for words in sorted(named.keys() | senses.keys())], silenced)
+    return Lexicon(starts=starts, singular=singular, context=context, echo_names=echo_names)
 
 
 @functools.cache
@@ -180,16 +211,21 @@ def _parts(words: Words, phrases: Container[Words]) -> List[Words]:
     return parts
 
 
-def _by_first_word(named: Mapping[Words, Set[int]], senses: Mapping[Words, Tuple[Sense, ...]],
-                   misleading: Container[Words]) -> Dict[str, Start]:
+def _subject(words: Words, phrases: Container[Words]) -> Words:
+    """The phrase before the gerund of a compound: that for "man" in "man swimming"; empty where there is none."""
+    for end in range(1, len(words)):
+        if words[end].endswith("ing"):
+            return words[:end] if words[:end] in phrases else ()
+    return ()
+
+
+def _by_first_word(phrases: Sequence[Phrase], misleading: Container[Words]) -> Dict[str, Start]:
     """Index the phrases that name a category, are ambiguous, or keep a part of theirs from naming a category."""
-    phrases = [Phrase(words, tuple(sorted(named.get(words, ()))), senses.get(words, ()))
-               for words in sorted(named.keys() | senses.keys())]
     naming = {phrase.words[0] for phrase in phrases
               if phrase.categories or any(sense.categories for sense in phrase.senses)}
     starts: Dict[str, Start] = {}
     for phrase in phrases:
-        if not phrase.categories and (phrase.words not in misleading and phrase.words not in senses
+        if not phrase.categories and (phrase.words not in misleading and not phrase.senses
                                       or naming.isdisjoint(phrase.words)):
             continue
         first = phrase.words[0]
@@ -326,6 +362,10 @@ class _Rules:
         """What an ambiguous word means where no condition holds."""
         last = self.senses[phrase][-1] if self.senses[phrase] else {}
         return set(_as_list(last["means"])) if last.keys() == {"means"} else set()
+
+    def meanings(self, phrase: str) -> Set[str]:
+        """All that an ambiguous word can mean."""
+        return {meaning for sense in self.senses[phrase] for meaning in _as_list(sense.get("means", []))}
 
     def sense(self, phrase: str, written: Mapping[str, Any], concepts: Mapping[str, Sequence[str]],
               categories_of: Mapping[str, Set[int]], singular: Mapping[str, str]) -> Sense:

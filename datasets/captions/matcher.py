@@ -3,7 +3,8 @@ from __future__ import annotations
 
 from typing import Dict, List, Sequence, Set, Tuple
 
-from datasets.captions.grammar import PUNCTUATION, is_modifier, is_verb, tokenise
+from datasets.captions.depiction import LIKENESS_TRIGGERS, PICTURES, depicted_positions, likeness_positions
+from datasets.captions.grammar import COLOURS, is_modifier, is_participle, is_verb, tokenise
 from datasets.captions.lexicon import Categories, Lexicon, Phrase, Sense, Words
 from datasets.captions.negation import TRIGGERS, echo_positions, excluded_positions, name_at, silent_positions
 
@@ -23,7 +24,7 @@ class CategoryMatcher:
         self._echo_words = frozenset(word for name in lexicon.echo_names for word in name)
         self._compounds = frozenset(phrase.words for start in lexicon.starts.values()
                                     for group in start.compounds.values() for phrase in group)
-        self._picturing = lexicon.context.depictions | _PICTURES
+        self._picturing = lexicon.context.depictions | PICTURES
         self._first: Dict[str, Categories] = {}
         self._re: Dict[str, Categories] = {}
         self._excluded: Dict[str, Categories] = {}
@@ -92,23 +93,27 @@ class CategoryMatcher:
             word = known[words[start]]
             phrase = word.alone
             for compound in word.compounds.get(following[start], ()):
-                if tuple(words[start:start + len(compound.words)]) == compound.words:
+                end = start + len(compound.words)
+                if tuple(words[start:end]) == compound.words and not (
+                        compound.takes_noun and is_participle(tokens, start, end, compound.takes_animal)):
                     phrase = compound
                     break
             if phrase is None:
                 continue
             free = start + len(phrase.words)
-            if start not in silent and not self._is_out_of_sight(tokens, words, start, free):
+            if start not in silent and not self._is_out_of_sight(phrase, tokens, words, start, free):
                 spans.append((start, free, self._meaning(phrase, tokens, words, start, free)))
         return spans
 
     def _silent_positions(self, tokens: List[str], words: List[str]) -> Set[int]:
-        """Positions whose words name nothing: denied, asked or only depicted."""
+        """Positions whose words name nothing: denied, asked, awaited or only depicted."""
         silent: Set[int] = set()
         if not TRIGGERS.isdisjoint(tokens):
             silent |= silent_positions(tokens)
         if "of" in words and not self._picturing.isdisjoint(words):
-            silent |= self._depicted_positions(words)
+            silent |= depicted_positions(words, self._context.depictions)
+        if not LIKENESS_TRIGGERS.isdisjoint(tokens):
+            silent |= likeness_positions(tokens)
         return silent
 
     def _echo_positions(self, tokens: Sequence[str]) -> Set[int]:
@@ -121,22 +126,18 @@ class CategoryMatcher:
             previous = position
         return set()
 
-    def _depicted_positions(self, words: Sequence[str]) -> Set[int]:
-        depicted: Set[int] = set()
-        for position, word in enumerate(words[:-1]):
-            if words[position + 1] != "of":
-                continue
-            if word in self._context.depictions or word in _PICTURES and "with" in words[max(position - 2, 0):position]:
-                end = position + 2
-                while end < len(words) and words[end] not in PUNCTUATION and words[end] not in _DEPICTION_ENDS:
-                    end += 1
-                depicted.update(range(position + 2, end))
-        return depicted
-
-    def _is_out_of_sight(self, tokens: Sequence[str], words: Sequence[str], start: int, end: int) -> bool:
-        """Whether the words around words[start:end] say that the thing itself is not to be seen."""
+    def _is_out_of_sight(self, phrase: Phrase, tokens: Sequence[str], words: Sequence[str], start: int,
+                         end: int) -> bool:
+        """Whether the words around `phrase`, words[start:end], say that the thing itself is not to be seen."""
         context = self._context
-        if end < len(words) and words[end] in context.heads or start and words[start - 1] in context.imitations:
+        if end < len(words) and words[end] in context.heads and words[end + 1:end + 2] != ["like"]:
+            return True  # a dog statue; but "a cake shaped like a dog" is a cake
+        if start and phrase.can_be_imitated and words[start - 1] in context.materials:
+            return True
+        before = start - 1
+        while before > 0 and words[before] in COLOURS:
+            before -= 1
+        if before >= 0 and words[before] in context.imitations:
             return True
         if tokens[end - 1].endswith("'s") and not context.homes.isdisjoint(words[end:end + 3]):
             return True
@@ -149,10 +150,14 @@ class CategoryMatcher:
             position -= 1
         if position < 1 or words[position] not in _INTO:
             return False
-        if words[position] == "of" or words[end - 1] in self._context.decked:
-            return words[position - 1] in self._context.interior_parts
-        return (words[position] in ("inside", "aboard") or words[position - 1] in self._context.occupants
-                or words[position - 1] in self._context.interior_parts)
+        context = self._context
+        if words[position - 1] in context.interior_parts:
+            return True
+        if words[position] == "of" or words[end - 1] in context.decked:
+            return False
+        if words[position] == "on" and context.boarded.isdisjoint(words[start:end]):
+            return False  # a girl sitting on a car is outside, on a bus she is inside
+        return words[position] in ("inside", "aboard") or words[position - 1] in context.occupants
 
     def _meaning(self, phrase: Phrase, tokens: Sequence[str], words: Sequence[str], start: int, end: int) -> Categories:
         for sense in phrase.senses:
@@ -162,12 +167,6 @@ class CategoryMatcher:
 
 
 _INTO = frozenset(("of", "in", "on", "inside", "aboard"))
-
-_PICTURES = frozenset(("image", "picture", "photo", "photograph"))
-"""What a caption calls the photo itself, unless a thing comes "with a picture of" something."""
-
-_DEPICTION_ENDS = frozenset("in at near next behind beside by above over below under hanging hung is are".split())
-
 
 def _holds(sense: Sense, tokens: Sequence[str], words: Sequence[str], start: int, end: int) -> bool:
     plural = tokens[end - 1] != words[end - 1]

@@ -1,5 +1,5 @@
-"""Words that name nothing in the picture: what a caption denies, excludes or asks for, who is behind the picture or
-a thing in it, and where a question is only repeated."""
+"""Words that name nothing in the picture: what a caption denies, excludes, asks or waits for, who is behind the picture
+or a thing in it, and where a question is only repeated."""
 from __future__ import annotations
 
 from typing import Container, FrozenSet, List, Mapping, Sequence, Set, Tuple
@@ -22,9 +22,17 @@ _NOT = frozenset(("not isn't aren't wasn't weren't don't doesn't didn't can't ca
                   "haven't").split())
 _DIALOGUE = frozenset(("question", "answer", "?"))
 
+_NONE = _DENYING | _NOT | frozenset("nothing nobody none nowhere".split())
+"""What turns the exception after it into the one thing that is there: "no one except for a dog"."""
+
+_EXCEPT = frozenset("except excepting barring".split())
+
 _AGENT = "by"
 
-TRIGGERS: FrozenSet[str] = _EXCLUDING | _DENYING | _NOT | _DIALOGUE | {_AGENT}
+_WANTING = frozenset("wait waits waited waiting awaiting awaits looking searching".split())
+"""With "for": what is not there yet. "Waiting for a train", "looking for a dog"."""
+
+TRIGGERS: FrozenSet[str] = _EXCLUDING | _DENYING | _NOT | _DIALOGUE | _WANTING | {_AGENT}
 """In captions without any of these tokens every word speaks of what is to be seen."""
 
 _DONE_BY = frozenset(
@@ -38,15 +46,16 @@ _ABSENT = frozenset("visible shown seen present pictured included depicted in pa
 _HARMLESS = frozenset("only just merely sure".split())
 """What follows "not" where it denies nothing that could be seen."""
 
-_STOPS = PREPOSITIONS.difference(("of", "for")) | WH_WORDS | BE_VERBS | AUXILIARIES | frozenset(("but", "only"))
+_STOPS = PREPOSITIONS.difference(("of", "for")) | WH_WORDS | BE_VERBS | AUXILIARIES | frozenset(("but", "only", "than"))
 
 
 def silent_positions(tokens: Sequence[str]) -> Set[int]:
-    """Positions of the tokens that are denied, excluded, part of a question, or behind the camera."""
+    """Positions of the tokens that are denied, excluded, awaited, part of a question, or behind the camera."""
     denied = _question_positions(tokens)
     for position, token in enumerate(tokens):
         if token in _EXCLUDING:
-            denied.update(_excluded_after(tokens, position))
+            if not (token in _EXCEPT and _is_denied_before(tokens, position)):
+                denied.update(_excluded_after(tokens, position))
         elif token in _DENYING:
             denied.update(_denied_after(tokens, position))
         elif token in _NOT:
@@ -58,11 +67,21 @@ def silent_positions(tokens: Sequence[str]) -> Set[int]:
             else:
                 denied.update(_denied_after(tokens, position))
         elif token == _AGENT and tokens[position - 1:position] and tokens[position - 1] in _DONE_BY:
-            denied.update(_phrase_after(tokens, position))
+            denied.update(phrase_after(tokens, position))
+        elif token in _WANTING and (token.startswith("await") or tokens[position + 1:position + 2] == ["for"]):
+            denied.update(phrase_after(tokens, position + (tokens[position + 1:position + 2] == ["for"])))
     return denied
 
 
-def _phrase_after(tokens: Sequence[str], position: int) -> range:
+def _is_denied_before(tokens: Sequence[str], position: int) -> bool:
+    """Whether the sentence denies something before `position`."""
+    start = position
+    while start > 0 and tokens[start - 1] not in SENTENCE_ENDS:
+        start -= 1
+    return not _NONE.isdisjoint(tokens[start:position])
+
+
+def phrase_after(tokens: Sequence[str], position: int) -> range:
     """The noun phrase after a preposition, with what "of" adds: "a friend of the family"."""
     end = position + 1
     while end < len(tokens) and tokens[end] not in PUNCTUATION and tokens[end] not in _STOPS and tokens[end] != "and":
@@ -122,7 +141,7 @@ def _denied_after(tokens: Sequence[str], position: int) -> range:
     end = position + 1
     while end < len(tokens) and tokens[end] not in SENTENCE_ENDS:
         token = tokens[end]
-        if token in _STOPS:
+        if token in _STOPS or token in _EXCEPT:
             break
         if token == "and" and (end + 1 == len(tokens) or tokens[end + 1] in DETERMINERS):
             break
