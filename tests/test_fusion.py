@@ -1,0 +1,147 @@
+"""Labels from captions and CLIP: known answers, invariances, degenerate inputs, and real captions with real CLIP."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import average_precision_score
+
+from datasets.captions import load_matcher
+from datasets.captions.io import load_captions
+from datasets.captions.labels import name_captions
+from datasets.captions.scores import score_images
+from datasets.registry import get_dataset
+from datasets.split_file import read_split_file
+from models.fusion import fuse_labels
+
+
+def simulate(count: int = 400, seed: int = 0):
+    """Captions that miss a third and CLIP scores that overlap, independent of each other given the truth."""
+    generator = np.random.default_rng(seed)
+    truth = generator.random((count, 3)) < (0.1, 0.3, 0.5)
+    named = truth & (generator.random(truth.shape) < 2 / 3)
+    captions = np.where(named, 0.9, 0.05 + 0.1 * generator.random(truth.shape))
+    return truth, captions, generator.normal(2.0 * truth)
+
+
+def mean_ap(truth, scores) -> float:
+    return 100 * float(np.mean([average_precision_score(truth[:, c], scores[:, c]) for c in range(truth.shape[1])]))
+
+
+def negative_log_likelihood(truth, scores) -> float:
+    p = np.clip(scores, 1e-3, 1 - 1e-3)
+    return float(-np.log(np.where(truth, p, 1 - p)).mean())
+
+
+def test_two_sources_beat_each_and_three_views_beat_one():
+    truth, captions, clip = simulate()
+    fused = mean_ap(truth, fuse_labels(captions, clip))
+    assert fused > mean_ap(truth, captions) + 3 and fused > mean_ap(truth, clip) + 3
+    views = clip[..., None] + np.random.default_rng(1).normal(size=(*clip.shape, 3))
+    assert mean_ap(truth, fuse_labels(captions, views)) > mean_ap(truth, fuse_labels(captions, views[..., 0])) + 1
+
+
+def test_clip_without_an_opinion_leaves_the_captions_drawn_to_their_mean():
+    captions = np.array([[0.0], [0.2], [0.9], [0.5]])
+    np.testing.assert_allclose(fuse_labels(captions, np.zeros((4, 1))), 0.85 * captions + 0.15 * 0.4, atol=1e-4)
+
+
+def test_a_view_that_contradicts_the_captions_is_left_out():
+    _, captions, clip = simulate()
+    without = fuse_labels(captions, np.zeros_like(clip))
+    np.testing.assert_allclose(fuse_labels(captions, -clip), without, atol=1e-4)
+
+
+def test_agreement_is_worth_more_than_either_source():
+    _, captions, clip = simulate()
+    fused = fuse_labels(captions, clip)
+    assert fused[(captions > 0.5) & (clip > 3)].min() > 0.9 == captions.max()
+    assert fused[(captions < 0.5) & (clip < 0)].max() < 0.15 == pytest.approx(captions[captions < 0.5].max(), abs=0.01)
+
+
+@pytest.mark.parametrize("transform", [np.exp, lambda s: 5 * s - 100, lambda s: s**3, lambda s: 1 / (1 + np.exp(-s))])
+def test_only_the_order_of_the_images_counts(transform):
+    _, captions, clip = simulate()
+    views = np.stack([clip, clip[::-1]], axis=-1)
+    other = np.stack([transform(views[..., 0]), views[..., 1]], axis=-1)  # another scale for each view
+    np.testing.assert_array_equal(fuse_labels(captions, other), fuse_labels(captions, views))
+
+
+def test_order_of_images_classes_and_views_does_not_matter():
+    _, captions, clip = simulate(100)
+    views = np.stack([clip, clip + np.random.default_rng(1).normal(size=clip.shape)], axis=-1)
+    fused = fuse_labels(captions, views)
+    images, classes = np.random.default_rng(2).permutation(100), [2, 0, 1]
+    np.testing.assert_allclose(fuse_labels(captions[images], views[images]), fused[images], atol=1e-3)
+    np.testing.assert_allclose(fuse_labels(captions[:, classes], views[:, classes]), fused[:, classes], atol=1e-3)
+    np.testing.assert_allclose(fuse_labels(captions, views[..., ::-1]), fused, atol=1e-3)
+
+
+def test_backgrounds_and_inputs_are_untouched_and_tensors_stay_tensors():
+    _, captions, clip = simulate(50)
+    before = torch.from_numpy(captions).float()
+    fused = fuse_labels(before, torch.from_numpy(clip[:, :2]).float())
+    assert isinstance(fused, torch.Tensor) and fused.dtype == before.dtype
+    assert torch.equal(fused[:, 2], before[:, 2]) and not torch.equal(fused[:, :2], before[:, :2])
+    assert torch.equal(before, torch.from_numpy(captions).float())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_scores_give_probabilities(data):
+    count, classes, backgrounds, views = (data.draw(st.integers(low, 4)) for low in (0, 0, 0, 1))
+    captions = data.draw(arrays(np.float32, (count, classes + backgrounds), elements=st.floats(0, 1, width=32)))
+    clip = data.draw(arrays(np.float64, (count, classes, views),
+                            elements=st.sampled_from([0.0, 1.0, -1e300, 1e300, 5e-324, 0.25])))
+    fused = fuse_labels(captions, clip)
+    assert fused.shape == captions.shape and ((fused >= 0) & (fused <= 1)).all()
+    assert np.array_equal(fused[:, classes:], captions[:, classes:])
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_a_class_that_all_or_no_captions_name(level):
+    _, captions, clip = simulate(60)
+    captions[:, 1] = level
+    fused = fuse_labels(captions, clip)
+    assert abs(fused[:, 1] - level).max() < 0.02
+    assert np.ptp(fused[:, 1]) < 1e-6, "CLIP cannot be calibrated on it"
+
+
+@pytest.mark.parametrize("captions, clip, message", [
+    (np.zeros((3, 2)), np.zeros((4, 2)), "do not fit"),
+    (np.zeros((3, 2)), np.zeros((3, 3)), "do not fit"),
+    (np.full((3, 2), 1.5), np.zeros((3, 2)), "no probability"),
+    (np.full((3, 2), np.nan), np.zeros((3, 2)), "no probability"),
+    (np.zeros((3, 2)), np.full((3, 2), np.nan), "not finite"),
+])
+def test_faulty_scores_are_refused(captions, clip, message):
+    with pytest.raises(ValueError, match=message):
+        fuse_labels(captions, clip)
+
+
+@pytest.fixture(scope="module")
+def voc2012_half(shared_data):
+    """Caption scores (n, O), CLIP scores (n, C, 2) and true labels (n, C) of 586 real images."""
+    folder, spec = shared_data / "voc2012_half", get_dataset("voc2012")
+    matcher, captions = load_matcher(spec), load_captions(folder / "caption", spec.name)
+    scores = score_images(captions, name_captions(captions, matcher), len(spec.categories), matcher)
+    with np.load(folder / "clip_rn50x64_scores.npz") as clip:
+        ids, views = clip["ids"].tolist(), np.stack([clip["whole"], clip["tiles_max"]], axis=-1)
+    split = read_split_file(folder / "train_cls.txt", len(spec.classes)).only(ids)
+    assert split.image_ids == ids
+    row_of = {image_id: row for row, image_id in enumerate(captions)}
+    return scores[[row_of[image_id] for image_id in ids]], views, split.targets(len(spec.classes)).numpy() > 0
+
+
+def test_real_captions_and_real_clip(voc2012_half):
+    captions, views, truth = voc2012_half
+    fused = fuse_labels(captions, views)[:, :20]
+    assert mean_ap(truth, fused) >= 94.0
+    assert negative_log_likelihood(truth, fused) <= 0.058
+    sources = captions[:, :20], views.sum(axis=-1)
+    for category in range(20):
+        alone = max(mean_ap(truth[:, [category]], source[:, [category]]) for source in sources)
+        assert mean_ap(truth[:, [category]], fused[:, [category]]) >= alone - 1, category
