@@ -18,7 +18,7 @@ $(VENV)/.installed: requirements.txt tests/requirements.txt
 	touch $@
 
 world: $(VENV)/.installed
-	$(BIN)/python -m datasets.mini.build
+	$(BIN)/python -m mini.render
 	$(BIN)/python caption.py --dataset mini --stage filter
 
 demo: world
@@ -35,9 +35,9 @@ tables: world
 	$(BIN)/python eval.py --dataset mini --method tagclip
 	$(BIN)/python eval.py --dataset mini --method cdul
 	$(BIN)/python eval.py --table main --runs runs/mini runs/mini_*
-	$(BIN)/python -m engine.ablate --dataset mini --seeds 3 --study components
-	$(BIN)/python -m engine.ablate --dataset mini --seeds 3 --study choices
-	$(BIN)/python -m engine.ablate --dataset mini --seeds 3 --study hyper
+	$(BIN)/python ablate.py --dataset mini --seeds 3 --study components
+	$(BIN)/python ablate.py --dataset mini --seeds 3 --study choices
+	$(BIN)/python ablate.py --dataset mini --seeds 3 --study hyper
 	$(BIN)/python eval.py --figure curves --runs runs/mini --output_dir runs/figures
 	for figure in masks maps graph per_class; do $(BIN)/python eval.py --figure $$figure \
 	    --checkpoint runs/mini/checkpoint.pth --output_dir runs/figures || exit; done

@@ -18,8 +18,8 @@ from typing import Dict, List, Optional
 from datasets.captions import SYNONYM_ROOT, filter_captions
 from datasets.files import DataError
 from datasets.registry import DATASETS, get_dataset
-from engine.caption_options import add_captioning_flags
-from engine.cli import run_main
+from engine.command_line.captioning_flags import add_captioning_flags
+from engine.process.entry_point import run_main
 
 STAGES = ("fetch", "caption", "merge", "filter", "report", "all")
 
@@ -53,7 +53,7 @@ def filter_stage(args: argparse.Namespace) -> None:
 
 
 def report_stage(args: argparse.Namespace) -> None:
-    from datasets.captions.report import report
+    from datasets.captions.label_report import report
 
     report(get_dataset(args.dataset), args.caption_root, args.output_root, args.truth, args.top, args.synonym_root)
 

@@ -24,41 +24,20 @@ from typing import Optional, Tuple
 
 from datasets.files import DataError, atomic_write
 from datasets.registry import get_dataset
-from engine.bench import Checkpoint, load_bench
-from engine.cli import run_main
-from engine.distributed import is_main, setup
-from engine.evaluation import score_test_images, write_result
-from engine.methods import EVAL_DEFAULTS, METHODS, add_cdul_flags, add_tagclip_flags
-from engine.metrics import average_precision, summarise
-from engine.options import add_data_flags, fill_defaults
-from engine.paper_tables import TABLES, write_table
-from engine.pictures import FIGURES, draw_figure, save_curves, tag_photos
-from engine.run import load_checkpoint, seed_everything
-from engine.tables import format_table
-
-
-def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--method", choices=METHODS, default="bac_gcn", help="default: the checkpoint's")
-    parser.add_argument("--checkpoint", help="checkpoint.pth or best.pth of a train script; it holds the run's flags")
-    parser.add_argument("--output_dir", help="where the results of a method without training (default: "
-                                             "runs/DATASET_METHOD_VARIANT), tables (runs/tables) and figures go "
-                                             "(figures/ beside the checkpoint)")
-    parser.add_argument("--raw_cosine", action="store_true", help="rank zero-shot scores by cosine, without softmax")
-    add_data_flags(parser, dataset=None)
-    add_tagclip_flags(parser)
-    add_cdul_flags(parser, training=False)
-    group = parser.add_argument_group("tables, figures and photos, in place of an evaluation")
-    group.add_argument("--table", choices=TABLES, help="collect the finished runs of --runs")
-    group.add_argument("--figure", choices=FIGURES, help="draw a figure of the paper")
-    group.add_argument("--image", nargs="+", metavar="PHOTO",
-                       help="tag these photos; with --figure masks or maps: draw them, not the first test images")
-    group.add_argument("--runs", nargs="+", default=["runs"], help="folders with finished runs, at any depth")
-    group.add_argument("--categories", nargs="+", help="whose similarity maps to draw (default: the highest scores)")
-    group.add_argument("--baseline", metavar="CSV",
-                       help="per_class_METHOD.csv to draw beside --figure per_class (default: CLIP zero-shot)")
-    group.add_argument("--caption_root", default="caption", help="holds DATASET/ with the labels of --figure graph")
-    return parser
+from engine.command_line.data_flags import fill_defaults
+from engine.command_line.eval_flags import get_eval_parser
+from engine.command_line.method_flags import EVAL_DEFAULTS
+from engine.evaluation.evaluation_set import load_evaluation_set
+from engine.evaluation.metrics import average_precision, summarise
+from engine.methods.method_scores import score_test_images, write_result
+from engine.pictures.figure_data import FIGURES, draw_figure, save_curves
+from engine.pictures.tagging import tag_photos
+from engine.process.distributed import is_main, setup
+from engine.process.entry_point import run_main
+from engine.process.reproducibility import seed_everything
+from engine.results.paper_tables import TABLES, write_table
+from engine.results.tables import format_table
+from engine.training.checkpoint import Checkpoint, load_checkpoint
 
 
 def parse_args(parser: argparse.ArgumentParser) -> Tuple[argparse.Namespace, Optional[Checkpoint]]:
@@ -76,7 +55,7 @@ def parse_args(parser: argparse.ArgumentParser) -> Tuple[argparse.Namespace, Opt
 
 
 def main() -> None:
-    parser = get_args_parser()
+    parser = get_eval_parser(__doc__, TABLES, FIGURES)
     given = parser.parse_args()
     if given.table:
         print(write_table(given.table, given.runs, given.output_dir or "runs/tables"))
@@ -100,18 +79,18 @@ def evaluate(args: argparse.Namespace, trained: Optional[Checkpoint]) -> None:
                         "--checkpoint")
     spec, device = get_dataset(args.dataset), setup(args.device)
     seed_everything(0, device)
-    bench = load_bench(args, spec, device)
-    scores, predicted = score_test_images(bench, trained)
+    test = load_evaluation_set(args, spec, device)
+    scores, predicted = score_test_images(test, trained)
     if not is_main():
         return
 
-    per_class, summary = average_precision(scores, bench.targets), summarise(scores, bench.targets, predicted)
+    per_class, summary = average_precision(scores, test.targets), summarise(scores, test.targets, predicted)
     rows = [(name, f"{ap:.2f}", str(int(positives))) for name, ap, positives
-            in zip(spec.classes, per_class, bench.targets.sum(dim=0))]
+            in zip(spec.classes, per_class, test.targets.sum(dim=0))]
     with atomic_write(folder / f"per_class_{args.method}.csv") as file:
         csv.writer(file).writerows([("class", "AP", "positives"), *rows])
     if trained is None:
-        write_result(folder, bench, summary["mAP"])
+        write_result(folder, test, summary["mAP"])
     print(format_table(("class", "AP", "positives"), rows))
     print("  ".join(f"{name} {value:.2f}" for name, value in summary.items() if name != "mAP"))
     print(f"mAP {summary['mAP']}")

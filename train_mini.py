@@ -4,7 +4,7 @@
 
 does the three steps of any other dataset in three minutes:
 
-    python -m datasets.mini.build
+    python -m mini.render
     python caption.py --dataset mini --stage filter
     python train_mini.py
     python train_mini.py --seeds 3
@@ -16,28 +16,31 @@ import argparse
 import time
 from pathlib import Path
 
-import torch
-
-import clip
 from datasets.files import write_json
-from datasets.images import image_transform
 from datasets.registry import get_dataset
 from datasets.split_file import ImageList, read_image_ids, read_split_file
-from engine.baselines import train_baseline
-from engine.cli import run_main
-from engine.demo import summarise_demo
-from engine.distributed import is_main, setup
-from engine.features import FeatureSet, build_encoder, extract_features, weights_digest
-from engine.metrics import average_precision, mean_ap, summarise
-from engine.options import get_args_parser, parse_args
-from engine.pseudo_labels import load_pseudo_labels
-from engine.readable import readable
-from engine.report import write_report
-from engine.run import Run, seed_everything
-from engine.text import encode_categories
-from engine.training import build_model, calibrate, extend_with_crops, predict, train_one_epoch
-from engine.zoom import zoomed_map
-from models.zero_shot import zero_shot_scores
+from engine.command_line.train_flags import get_args_parser, parse_args
+from engine.evaluation.metrics import average_precision, mean_ap, summarise
+from engine.evaluation.zoom import zoomed_map
+from engine.features.extraction import extract_features
+from engine.features.feature_set import FeatureSet
+from engine.features.frozen_clip import build_encoder, load_clip, weights_digest
+from engine.features.readable_images import readable
+from engine.features.text_embeddings import encode_categories
+from engine.methods.baseline_training import train_baseline
+from engine.process.distributed import is_main, setup
+from engine.process.entry_point import run_main
+from engine.process.reproducibility import seed_everything
+from engine.report.demo_summary import summarise_demo
+from engine.report.run_report import write_report
+from engine.training.build_model import build_model
+from engine.training.crops import extend_with_crops
+from engine.training.epoch import train_one_epoch
+from engine.training.prediction import calibrate, predict
+from engine.training.run import Run
+from engine.training.training_labels import load_pseudo_labels
+from models.baselines.zero_shot import zero_shot_scores
+from models.optimizer import build_optimizer
 
 
 def main(args: argparse.Namespace) -> Run:
@@ -58,13 +61,11 @@ def main(args: argparse.Namespace) -> Run:
     pseudo = load_pseudo_labels(args, spec, train_ids, categories)
 
     # Frozen CLIP: text embeddings of the categories; patch embeddings and masked globals of every image, once.
-    clip_model, _ = clip.load(args.model_path, device)
-    text_embeddings = encode_categories(clip_model, categories, args.prompts)
-    size = clip_model.visual.input_resolution
-    transform = image_transform(size)
-    train_images = ImageList(args.train_img_root, train_ids, transform)
-    test_images = ImageList(args.val_img_root, test_ids, transform)
+    clip_model = load_clip(args, device)
     encoder = build_encoder(args, clip_model)
+    text_embeddings = encode_categories(clip_model, categories, args.prompts)
+    train_images = ImageList(args.train_img_root, train_ids, encoder.transform)
+    test_images = ImageList(args.val_img_root, test_ids, encoder.transform)
     train_store = extract_features(encoder, train_images, "train", args)
     test_store = extract_features(encoder, test_images, "test", args)
 
@@ -74,8 +75,7 @@ def main(args: argparse.Namespace) -> Run:
     train_set = FeatureSet([train_store], pseudo.targets, train_ids)
     test_set = FeatureSet([test_store], test_split.targets(num_classes))
     calibrate(model, train_set, args, device)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], args.lr,
-                                  weight_decay=args.weight_decay)
+    optimizer = build_optimizer(model, args)
     run = Run(args, categories, {"weights_sha256": weights_digest(clip_model),
                                  "skipped_images": skipped + skipped_test})
     run.restore(model, optimizer)

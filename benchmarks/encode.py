@@ -18,7 +18,7 @@ from torch import Tensor
 import clip
 from benchmarks.timing import Times, machine, ratio, side_by_side, table
 from clip.model import CLIP, Architecture
-from engine.distributed import get_device
+from engine.process.distributed import get_device
 from models.encoder import PRECISIONS, FrozenEncoder
 
 Contestants = Dict[str, Callable[[], object]]

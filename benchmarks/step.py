@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.timing import machine, side_by_side, table
-from engine.distributed import get_device
+from engine.process.distributed import get_device
 from models.bac_gcn import BACGCN
 from models.encoder import Features
 from models.gcn import CLIPGCN

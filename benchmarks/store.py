@@ -24,9 +24,10 @@ from benchmarks.timing import machine, ratio, side_by_side, table
 from datasets.files import write_json
 from datasets.images import image_transform
 from datasets.split_file import ImageList
-from engine.distributed import get_device
-from engine.feature_store import FeatureStore, StoreWriter, format_bytes, pack, store_arrays
-from engine.features import FeatureSet, LiveFeatures
+from engine.features.extraction import LiveFeatures
+from engine.features.feature_set import FeatureSet
+from engine.features.feature_store import FeatureStore, StoreWriter, format_bytes, pack, store_arrays
+from engine.process.distributed import get_device
 from models.encoder import Features, FrozenEncoder
 
 

@@ -1,0 +1,1 @@
+"""Images, names, split files and labels of the datasets."""

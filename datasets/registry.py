@@ -92,9 +92,9 @@ _SPECS = (
         train_split_file="imageset/mini/train_cls.txt",
         val_img_root="data/mini/test",
         val_split_file="imageset/mini/test_cls.txt",
-        model_path="datasets/mini/weights/mini_clip.safetensors",
-        get_split_files="python -m datasets.mini.build",
-        get_images="python -m datasets.mini.build",
+        model_path="mini/weights/mini_clip.safetensors",
+        get_split_files="python -m mini.render",
+        get_images="python -m mini.render",
     ),
 )
 

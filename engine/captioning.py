@@ -15,15 +15,16 @@ from tqdm import tqdm
 
 from datasets.captions.io import Captions, caption_paths
 from datasets.captions.journal import Batch, Journal, Settings, check_settings, read_journal
-from datasets.captions.lexicon import SYNONYM_ROOT, load_lexicon
-from datasets.captions.matcher import CategoryMatcher
 from datasets.captions.prompts import DECODING, first_prompts, re_prompts
 from datasets.files import DataError, PathLike, write_json
+from datasets.filter.lexicon import SYNONYM_ROOT, load_lexicon
+from datasets.filter.matcher import CategoryMatcher
 from datasets.registry import DatasetSpec, get_dataset
 from datasets.split_file import ImageList, read_image_ids
-from engine.distributed import get_device
-from engine.readable import check_once
-from models.captioner import Captioner, load_captioner
+from engine.features.readable_images import check_once
+from engine.process.distributed import get_device
+from models.captioners.captioner import Captioner
+from models.captioners.load_captioner import load_captioner
 
 FindCategories = Callable[[Sequence[str]], Sequence[str]]
 """The six first captions of an image to the names of the categories in them."""

@@ -1,0 +1,1 @@
+"""The method: frozen encoder, masks, kernel, graph, CLIP-GCN, losses, ReSO."""

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.gcn import CLIPGCN
 from models.kernel import SimilarityKernel
 
 LOGITS = ("both", "local", "global")
@@ -29,13 +28,14 @@ class BACGCN(nn.Module):
     Args:
         text_embeddings: (O, D) embeddings of the categories' prompts.
         k: patches that the kernel averages per category.
-        gcn: graph head over [globals, locals] nodes; None scores the nodes as they are.
+        gcn: any module that maps (B, G + O, D) nodes, the globals first, to as many, such as `CLIPGCN`; None scores
+            the nodes as they are.
         learned_kernel: train w_o, or keep it at the text embeddings.
         logit_scale: factor of the cosine similarities at the start; it is learned.
         logits: "both" as in the paper, or "local" or "global" alone.
     """
 
-    def __init__(self, text_embeddings: Tensor, k: int, gcn: Optional[CLIPGCN] = None, learned_kernel: bool = True,
+    def __init__(self, text_embeddings: Tensor, k: int, gcn: Optional[nn.Module] = None, learned_kernel: bool = True,
                  logit_scale: float = 10.0, logits: str = "both") -> None:
         super().__init__()
         if logits not in LOGITS:

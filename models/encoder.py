@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from clip.model import CLIP
+from datasets.images import ImageTransform, image_transform
 from models.masks import complementary_images, high_attention, high_count
 
 
@@ -59,6 +60,16 @@ class FrozenEncoder(nn.Module):
         dense, single = clip_model.encode_image_dense, clip_model.encode_image
         self._encode_image_dense = torch.compile(dense) if compiled else dense
         self._encode_image = torch.compile(single) if compiled else single
+
+    @property
+    def resolution(self) -> int:
+        """Side of the input in pixels. What is encoded, cropped or drawn asks here."""
+        return self.clip.visual.input_resolution
+
+    @property
+    def transform(self) -> ImageTransform:
+        """A photo as the encoder takes it: squashed to `resolution` and normalised."""
+        return image_transform(self.resolution)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Features:

@@ -1,11 +1,16 @@
 """Losses of the final logits against the pseudo-labels (the paper leaves the form open)."""
 from __future__ import annotations
 
+from typing import Callable, Dict
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LOSSES = ("bce", "asymmetric", "ranking")
+
+def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy on soft targets."""
+    return F.binary_cross_entropy_with_logits(logits, targets)
 
 
 def asymmetric_loss(logits: Tensor, targets: Tensor, gamma: float = 4.0, margin: float = 0.05) -> Tensor:
@@ -23,10 +28,11 @@ def ranking_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return (hinge * weight).sum() / weight.sum().clamp_min(1)
 
 
+LOSSES: Dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "bce": bce_loss, "asymmetric": asymmetric_loss, "ranking": ranking_loss}
+"""`--loss`: the mean loss of (B, O) logits against (B, O) soft targets in [0, 1]."""
+
+
 def pseudo_label_loss(logits: Tensor, targets: Tensor, kind: str = "bce") -> Tensor:
     """Mean loss of (B, O) logits against (B, O) soft targets in [0, 1]; `kind` is one of LOSSES."""
-    if kind == "asymmetric":
-        return asymmetric_loss(logits, targets)
-    if kind == "ranking":
-        return ranking_loss(logits, targets)
-    return F.binary_cross_entropy_with_logits(logits, targets)
+    return LOSSES[kind](logits, targets)

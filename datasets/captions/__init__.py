@@ -11,9 +11,9 @@ from pathlib import Path
 from datasets.captions.io import load_captions
 from datasets.captions.label_files import write_counts, write_labels, write_scores
 from datasets.captions.labels import count_co_occurrence, merge_prompts, name_captions
-from datasets.captions.lexicon import SYNONYM_ROOT, load_lexicon
-from datasets.captions.matcher import CategoryMatcher
 from datasets.files import PathLike
+from datasets.filter.lexicon import SYNONYM_ROOT, load_lexicon
+from datasets.filter.matcher import CategoryMatcher
 from datasets.registry import DatasetSpec
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 from typing import Dict, List, NamedTuple
 
 from datasets.captions.io import Captions
-from datasets.captions.lexicon import Categories
-from datasets.captions.matcher import CategoryMatcher
 from datasets.captions.prompts import NUM_PROMPTS
+from datasets.filter.lexicon import Categories
+from datasets.filter.matcher import CategoryMatcher
 
 CaptionNames = Dict[str, List[Categories]]
 """Image id to the categories that each of its twelve captions names: six first captions, then six re-captions."""

@@ -24,7 +24,7 @@ from scipy import linalg, sparse
 
 from datasets.captions.io import Captions
 from datasets.captions.labels import CaptionNames
-from datasets.captions.matcher import CategoryMatcher
+from datasets.filter.matcher import CategoryMatcher
 
 MAX_WORDS = 1000
 """Words that the regression knows: those of the most captions. Twice as many gain less than 0.1 mAP on VOC2007."""

@@ -1,0 +1,117 @@
+"""Runs a study: the method and its variants from several seeds, what is missing of them, and the table.
+
+    python ablate.py --dataset mini --study components --seeds 3 --output_dir runs/ablation
+    python ablate.py --dataset mini --study hyper --seeds 3 --output_dir runs/ablation --epochs 8
+    python ablate.py --dataset mini --study components --dry_run
+
+Flags that are not its own go to every run. The same command again skips the runs that are finished and goes on with
+the one that was stopped; a study may grow by seeds or by the other study later.
+"""
+from __future__ import annotations
+
+import argparse
+import runpy
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Sequence
+
+from datasets.files import DataError
+from engine.command_line.train_flags import get_args_parser, parse_args
+from engine.process.entry_point import run_main
+from engine.results.finished_runs import PLACES, changed_flags, format_flags, read_run
+from engine.results.paper_tables import write_table
+from engine.results.studies import REFERENCE, STUDIES, Variant, variants
+
+TRAIN_SCRIPTS = {"voc2007": "train_voc07.py", "voc2012": "train_v12.py", "coco2014": "train_c14.py",
+                 "nuswide": "train_nus.py", "mini": "train_mini.py"}
+"""The script whose `main(args)` makes a run of a dataset."""
+
+_TABLE_OF = {"components": "ablation", "choices": "choices", "hyper": "hyper"}
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a study."""
+
+    title: str
+    args: argparse.Namespace
+
+    @property
+    def folder(self) -> Path:
+        """Its output folder."""
+        return Path(self.args.output_dir)
+
+    def is_done(self) -> bool:
+        """Whether the folder holds this run, finished.
+
+        Raises:
+            DataError: it holds a finished run with other settings.
+        """
+        run = read_run(self.folder)
+        if run is None:
+            return False
+        wanted = {flag: value for flag, value in vars(self.args).items() if flag not in PLACES}
+        changed = changed_flags(wanted, run.settings)
+        if changed:
+            raise DataError(f"{self.folder}: made without {format_flags(changed)}; choose another --output_dir, or "
+                            "delete the folder")
+        return True
+
+
+def plan_study(dataset: str, study: str, seeds: int, output_dir: Path, flags: Sequence[str]) -> List[PlannedRun]:
+    """All runs of a study, the reference first, seed by seed, so that a stopped study compares whole seeds.
+
+    Args:
+        dataset: whose train script runs.
+        study: one of `STUDIES`.
+        seeds: how many of every variant, from `--seed` on.
+        output_dir: gets VARIANT/seed_N.
+        flags: further flags of the train script, for every run.
+    """
+    parser = get_args_parser(dataset, None)
+    parser.prog = TRAIN_SCRIPTS[dataset]
+    base = parse_args(parser, ["--dataset", dataset, *flags])
+    settings = vars(base)
+    chosen = [variant for variant in variants(study)  # a hyperparameter's own value is the reference
+              if any(settings[flag] != value for flag, value in variant.flags.items())]
+    runs = []
+    for seed in range(base.seed, base.seed + seeds):
+        for variant in (Variant(REFERENCE, "BAC-GCN as it is", {}), *chosen):
+            own = {**variant.flags, "seed": seed, "output_dir": str(output_dir / variant.name / f"seed_{seed}")}
+            runs.append(PlannedRun(variant.title, argparse.Namespace(**{**settings, **own})))
+    return runs
+
+
+def get_ablate_parser() -> argparse.ArgumentParser:
+    """The sweep's own flags."""
+    parser = argparse.ArgumentParser(prog="python ablate.py", description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", choices=list(TRAIN_SCRIPTS), required=True)
+    parser.add_argument("--study", choices=STUDIES, default="components")
+    parser.add_argument("--seeds", type=int, default=1, help="runs of every variant, from --seed on (default: 1)")
+    parser.add_argument("--output_dir", help="gets VARIANT/seed_N and the table (default: runs/ablation/DATASET)")
+    parser.add_argument("--dry_run", action="store_true", help="only say what is done and what would run")
+    return parser
+
+
+def main(argv: List[str]) -> None:
+    """Run what is missing of a study, then write its table."""
+    args, flags = get_ablate_parser().parse_known_args(argv)
+    output_dir = Path(args.output_dir or f"runs/ablation/{args.dataset}")
+    plan = plan_study(args.dataset, args.study, args.seeds, output_dir, flags)
+    missing = [run for run in plan if not run.is_done()]
+    print(f"{len(plan)} runs, {len(plan) - len(missing)} are done")
+    if args.dry_run:
+        for run in missing:
+            print(f"missing: {run.folder}  ({run.title}, seed {run.args.seed})")
+        return
+    train = runpy.run_path(str(Path(__file__).parent / TRAIN_SCRIPTS[args.dataset]))["main"]
+    for number, run in enumerate(missing, start=1):
+        print(f"\n[{number} of {len(missing)}] {run.title}, seed {run.args.seed}, in {run.folder}", flush=True)
+        train(run.args)
+    print(f"\n{write_table(_TABLE_OF[args.study], [output_dir], output_dir)}")
+
+
+if __name__ == "__main__":
+    run_main(lambda: main(sys.argv[1:]))

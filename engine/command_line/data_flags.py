@@ -1,0 +1,63 @@
+"""The flags that train scripts and `eval.py` share: images, split files and weights, and how they are read."""
+from __future__ import annotations
+
+import argparse
+from typing import Optional
+
+from datasets.registry import DATASETS, get_dataset
+from engine.command_line.flag_types import count, natural
+from engine.command_line.method_flags import (
+    default_folder,
+)
+from engine.features.feature_store import PATCH_DTYPES
+from engine.features.text_embeddings import PROMPT_SETS
+from models.encoder import PRECISIONS
+
+DATA_DEFAULTS = ("train_img_root", "train_split_file", "val_img_root", "val_split_file")
+
+
+def add_data_flags(parser: argparse.ArgumentParser, dataset: Optional[str]) -> None:
+    """Flags that say where images, split files and weights are; shared with `eval.py`."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--dataset", choices=list(DATASETS), default=dataset)
+    group.add_argument("--train_img_root", help="folder of the training images (default: see the README's data tree)")
+    group.add_argument("--train_split_file", help="lines `image_id ...`; what follows the id is not read")
+    group.add_argument("--val_img_root", help="folder of the test images")
+    group.add_argument("--val_split_file", help="lines `image_id class class ...`")
+    group.add_argument("--model_path", help="CLIP weights: OpenAI's archive, a state dict, or safetensors")
+    group.add_argument("--prompts", choices=PROMPT_SETS, default="single",
+                       help="of the text embeddings: \"a photo of a\", or the mean of 85 (TagCLIP's default)")
+    group.add_argument("--feature_root", default="features",
+                       help="folder of the frozen encoder's features, shared by all runs")
+    group.add_argument("--patch_dtype", choices=PATCH_DTYPES, default="fp16",
+                       help="of the stored patch embeddings; int8 takes half of the disk")
+    group.add_argument("--no_feature_store", action="store_true",
+                       help="store nothing: encode the images again in every epoch, for want of disk")
+    group.add_argument("--skip_unreadable", action="store_true",
+                       help="list images that cannot be read and go on without them, instead of stopping at once")
+    group.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the frozen encoder's products")
+    group.add_argument("--compile", action="store_true",
+                       help="compile the frozen encoder, which pays in half precision on thousands of images")
+    group.add_argument("--encode_batch_size", type=count, default=32, help="images a pass of the frozen encoder")
+    group.add_argument("--zoom", type=count, metavar="N",
+                       help="extension, not in the paper: also score NxN half-size tiles of each test image, at N^2 "
+                            "times the cost of encoding the test images")
+    group.add_argument("--num_workers", type=natural, default=4,
+                       help="processes that decode images, at most one a core")
+    group.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: cuda where there is one)")
+
+
+def fill_defaults(args: argparse.Namespace, trained: bool = True) -> argparse.Namespace:
+    """Give the flags that were left open the values of the dataset's registry entry.
+
+    Args:
+        args: the flags.
+        trained: False for what scores images without training.
+    """
+    spec = get_dataset(args.dataset)
+    for flag in (*DATA_DEFAULTS, "model_path"):
+        if getattr(args, flag) is None:
+            setattr(args, flag, getattr(spec, flag))
+    if getattr(args, "output_dir", "") is None:
+        args.output_dir = default_folder(args, trained)
+    return args

@@ -1,0 +1,128 @@
+"""The command line of the train scripts, in groups. Defaults that depend on the dataset live in its registry."""
+from __future__ import annotations
+
+import argparse
+from typing import Any, Dict, List, Optional
+
+from datasets.captions.pseudo_labels import LABEL_KINDS
+from datasets.files import DataError, read_json
+from engine.command_line.data_flags import add_data_flags, fill_defaults
+from engine.command_line.flag_types import count, describe, finite, natural, positive, share
+from engine.command_line.method_flags import (
+    TRAINED_METHODS,
+    add_cdul_flags,
+    add_tai_dpt_flags,
+    method_defaults,
+)
+from engine.command_line.saved_flags import check_flags
+from models.bac_gcn import LOGITS
+from models.encoder import MASK_MODES, PATCH_ATTENTIONS
+from models.gcn import ACTIVATIONS, GCN_LAYERS
+from models.graph import ADJACENCIES, NORMALISATIONS
+from models.losses import LOSSES
+from models.optimizer import LR_SCHEDULES
+from models.reso import CROP_LABELS
+
+_OWN_FLAGS = ("output_dir", "config", "resume", "overwrite")
+"""Flags that --config does not take from the other run."""
+
+
+
+
+
+def get_args_parser(dataset: str, description: Optional[str]) -> argparse.ArgumentParser:
+    """The flags of a train script whose `--dataset` defaults to `dataset`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_data_flags(parser, dataset)
+    group = parser.add_argument_group("run")
+    group.add_argument("--method", choices=TRAINED_METHODS, default="bac_gcn",
+                       help="a baseline in place of BAC-GCN, with its own defaults for --epochs, --batch_size, --lr "
+                            "and --weight_decay")
+    group.add_argument("--output_dir", help="everything that the run leaves (default: runs/DATASET, for a baseline "
+                                            "runs/DATASET_METHOD, runs/DATASET_cdul_clip)")
+    group.add_argument("--config", help="take the defaults of all flags from another run's config.json")
+    group.add_argument("--resume", metavar="CHECKPOINT",
+                       help="go on from this checkpoint. Without it a run goes on from the one in its output folder")
+    group.add_argument("--overwrite", action="store_true", help="start anew over the run in the output folder")
+    group.add_argument("--seed", type=natural, default=0)
+
+    group = parser.add_argument_group("optimisation")
+    group.add_argument("--epochs", type=count, default=16)
+    group.add_argument("--batch_size", type=count, default=64)
+    group.add_argument("--lr", type=positive, default=1e-3)
+    group.add_argument("--weight_decay", type=finite, default=0.0)
+    group.add_argument("--loss", choices=list(LOSSES), default="bce", help=describe(LOSSES))
+    group.add_argument("--lr_schedule", choices=list(LR_SCHEDULES), default="constant", help=describe(LR_SCHEDULES))
+
+    group = parser.add_argument_group("captions, pseudo-labels and graph")
+    group.add_argument("--caption_root", default="caption", help="folder with DATASET/, as caption.py leaves it")
+    group.add_argument("--labels", choices=list(LABEL_KINDS), default="scores", help=describe(LABEL_KINDS))
+    group.add_argument("--adjacency", choices=ADJACENCIES, default="cooccurrence")
+    group.add_argument("--edge_threshold", type=finite, default=0.0, help="cut edges of the caption graph below it")
+    group.add_argument("--global_edge", type=finite, default=1.0, help="weight of the global-local edges")
+    group.add_argument("--normalisation", choices=NORMALISATIONS, default="row", help="of the adjacency")
+    group.add_argument("--no_class_background_edges", action="store_true")
+    group.add_argument("--no_backgrounds", action="store_true", help="class nodes and labels only")
+
+    group = parser.add_argument_group("masked globals and kernel")
+    group.add_argument("--mask_share", type=share, default=0.15, help="share of the patches in H")
+    group.add_argument("--mask_threshold", type=finite,
+                       help="H by a threshold on the normalised attention instead of a share")
+    group.add_argument("--attention_layer", type=int, default=-1, help="layer whose [cls] attention makes H")
+    group.add_argument("--patch_attention", choices=PATCH_ATTENTIONS, default="self",
+                       help="what a patch attends to in CLIP's last block: itself alone, or everything")
+    group.add_argument("--mask_mode", choices=MASK_MODES, default="token",
+                       help="leave the removed patches out of the transformer, or paint them black, as the paper "
+                            "does, which takes half as long again")
+    group.add_argument("--no_masked_globals", action="store_true", help="one plain global node instead of two")
+    group.add_argument("--k", type=count, default=4, help="patches averaged per category")
+    group.add_argument("--frozen_kernel", action="store_true", help="keep the kernel at the text embeddings")
+
+    group = parser.add_argument_group("CLIP-GCN and logits")
+    group.add_argument("--no_gcn", action="store_true", help="score the nodes as they are")
+    group.add_argument("--gcn_layer", choices=list(GCN_LAYERS), default="convolution", help=describe(GCN_LAYERS))
+    group.add_argument("--gcn_depth", type=count, default=2)
+    group.add_argument("--gcn_width", type=count, help="between the layers (default: the width of CLIP's joint space)")
+    group.add_argument("--gcn_activation", choices=list(ACTIVATIONS), default="gelu")
+    group.add_argument("--no_residual", action="store_true")
+    group.add_argument("--logits", choices=LOGITS, default="both")
+    group.add_argument("--logit_scale", type=positive, default=10.0, help="at the start; it is learned")
+
+    group = parser.add_argument_group("ReSO")
+    group.add_argument("--reso_epoch", type=count, default=11, help="first epoch that trains on the crops too")
+    group.add_argument("--no_reso", action="store_true", help="train the same epochs without crops")
+    group.add_argument("--gamma", type=share, default=0.7, help="threshold on the normalised similarity map")
+    group.add_argument("--epsilon", type=share, default=0.1, help="a region is small below this share of the patches")
+    group.add_argument("--positive_threshold", type=share, default=0.5,
+                       help="a class whose pseudo-label reaches it is pseudo-positive")
+    group.add_argument("--crop_min_side", type=share, default=0.3, help="least side of a crop, as a share")
+    group.add_argument("--crop_labels", choices=CROP_LABELS, default="category",
+                       help="the class that a crop was cut for, or all labels of its image")
+
+    add_cdul_flags(parser)
+    add_tai_dpt_flags(parser)
+    return parser
+
+
+def default_flags(dataset: str, method: str = "bac_gcn", backbone: Optional[str] = None) -> Dict[str, Any]:
+    """The flags of a dataset's train script that is given none but those which are part of a method's title."""
+    command = ["--method", method] + (["--backbone", backbone] if backbone else [])
+    return vars(parse_args(get_args_parser(dataset, None), command))
+
+
+def parse_args(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> argparse.Namespace:
+    """Parse a train script's command line; `--config` gives defaults first, the dataset's own come last.
+
+    Raises:
+        DataError: the config file is missing or does not fit the flags.
+    """
+    config_path = parser.parse_args(argv).config
+    if config_path is not None:
+        config = read_json(config_path)
+        if not isinstance(config, dict):
+            raise DataError(f"{config_path}: not the config.json of a run")
+        values = check_flags(config_path, config.get("args"), parser)
+        parser.set_defaults(**{flag: value for flag, value in values.items() if flag not in _OWN_FLAGS})
+    else:
+        parser.set_defaults(**method_defaults(parser.parse_args(argv)))
+    return fill_defaults(parser.parse_args(argv))

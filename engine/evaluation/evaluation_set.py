@@ -1,0 +1,84 @@
+"""What every method is measured on: a frozen CLIP and the images of a test split."""
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import List, NamedTuple
+
+import torch
+from torch import Tensor
+
+from clip.model import CLIP
+from datasets.files import DataError
+from datasets.registry import DatasetSpec
+from datasets.split_file import ImageList, read_split_file
+from engine.evaluation.metrics import above_midpoint
+from engine.features.frozen_clip import build_encoder, load_clip, weights_digest
+from engine.features.readable_images import readable
+from engine.features.text_embeddings import encode_categories
+from engine.training.checkpoint import Checkpoint
+from models.encoder import FrozenEncoder
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """A frozen CLIP and a test split."""
+
+    args: argparse.Namespace
+    spec: DatasetSpec
+    device: torch.device
+    clip_model: CLIP
+    encoder: FrozenEncoder
+    """The encoder of the run that is evaluated, or the default one."""
+    images: ImageList
+    """The test images, squashed to the encoder's input."""
+    targets: Tensor
+    """(n, C) their true labels."""
+    skipped: List[str]
+    """Test images that cannot be read."""
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.spec.classes)
+
+    def class_embeddings(self) -> Tensor:
+        """(C, D) text embeddings of the classes, on the CPU."""
+        return encode_categories(self.clip_model, self.spec.classes, self.args.prompts).cpu()
+
+
+def check_weights(args: argparse.Namespace, trained: Checkpoint, clip_model: CLIP) -> None:
+    """Raises DataError where a checkpoint was trained on another CLIP."""
+    if trained["weights_sha256"] != weights_digest(clip_model):
+        raise DataError(f"{args.model_path}: not the CLIP weights that {args.checkpoint} was trained on")
+
+
+def load_evaluation_set(args: argparse.Namespace, spec: DatasetSpec, device: torch.device) -> EvaluationSet:
+    """Load the CLIP of `--model_path` and the test split."""
+    num_classes = len(spec.classes)
+    split = read_split_file(args.val_split_file, num_classes)
+    test_ids, skipped = readable(split.image_ids, args.val_img_root, args)
+    clip_model = load_clip(args, device)
+    encoder = build_encoder(args, clip_model)
+    images = ImageList(args.val_img_root, test_ids, encoder.transform)
+    targets = split.only(test_ids).targets(num_classes)
+    return EvaluationSet(args, spec, device, clip_model, encoder, images, targets, skipped)
+
+
+class Scored(NamedTuple):
+    """What a method says of the test images."""
+
+    scores: Tensor
+    """(n, C), to be ranked."""
+    predicted: Tensor
+    """(n, C) bool, the labels that it gives."""
+
+    @classmethod
+    def by_sign(cls, logits: Tensor) -> Scored:
+        """Labels are the logits above 0."""
+        return cls(logits, logits > 0)
+
+    @classmethod
+    def by_midpoint(cls, scores: Tensor) -> Scored:
+        """Labels are the scores above the midpoint of their image's, for methods without logits (as TagCLIP does)."""
+        return cls(scores, above_midpoint(scores))

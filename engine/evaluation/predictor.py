@@ -1,0 +1,139 @@
+"""A trained BAC-GCN together with its frozen encoder: what single photos, figures and the report ask of it."""
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import List, NamedTuple, Optional, Tuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from datasets.registry import DatasetSpec, get_dataset
+from datasets.split_file import ImageList, read_split_file
+from engine.evaluation.evaluation_set import check_weights
+from engine.evaluation.metrics import average_precision
+from engine.features.extraction import extract_features
+from engine.features.feature_set import FeatureSet
+from engine.features.frozen_clip import build_encoder, load_clip
+from engine.features.readable_images import readable
+from engine.features.text_embeddings import encode_categories
+from engine.process.distributed import get_device
+from engine.training.build_model import build_model
+from engine.training.checkpoint import Checkpoint, load_weights
+from engine.training.prediction import model_inputs, predict
+from models.bac_gcn import BACGCN
+from models.baselines.zero_shot import zero_shot_scores
+from models.encoder import FrozenEncoder
+from models.masks import high_attention
+
+VIEWS = ("original", "M_H", "M_Hc")
+"""The three pictures of a photo that CLIP's global embedding is taken of."""
+
+
+class MaskedViews(NamedTuple):
+    """What the masks make of one photo."""
+
+    pictures: List[np.ndarray]
+    """Three (height, width, 3) of 0..255 in the order of `VIEWS`; black where a patch is removed."""
+    logits: Tensor
+    """(3, O) CLIP's logits of them, 100 cos."""
+    share: float
+    """Share of the patches in H."""
+
+
+class Tags(NamedTuple):
+    """What BAC-GCN says of one photo."""
+
+    scores: Tensor
+    """(O,) probabilities: the sigmoid of the final logits."""
+    maps: Tensor
+    """(O, rows, columns) similarity maps of the kernel, cosines."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The frozen encoder and, where a checkpoint was given, the model on top of it."""
+
+    args: argparse.Namespace
+    spec: DatasetSpec
+    categories: Tuple[str, ...]
+    """Classes, then backgrounds (none for a run with `--no_backgrounds`)."""
+    encoder: FrozenEncoder
+    text_embeddings: Tensor
+    """(O, D)."""
+    model: Optional[BACGCN]
+    device: torch.device
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.spec.classes)
+
+    def tensor(self, photo: Image.Image) -> Tensor:
+        """(1, 3, S, S): the photo as the encoder takes it."""
+        return self.encoder.transform(photo)[None].to(self.device)
+
+    def _grid(self, image: Tensor) -> Tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.encoder.clip.visual.grid(*image.shape[-2:])
+
+    @torch.no_grad()
+    def masked_views(self, photo: Image.Image) -> MaskedViews:
+        """The photo, M_H and M_Hc, and how CLIP scores them. The masks are laid over the photo at its own size."""
+        image = self.tensor(photo)
+        attention = self.encoder.clip.encode_image_dense(image, self.encoder.attention_layer).cls_attention
+        high = high_attention(attention, self.encoder.mask_share, self.encoder.mask_threshold)
+        grid = high.view(self._grid(image)).cpu().numpy()
+        mask = np.asarray(Image.fromarray(grid).resize(photo.size, Image.NEAREST))[..., None]
+        pixels = np.asarray(photo)
+        embeddings = F.normalize(self.encoder(image).global_embeddings[0].float(), dim=-1)
+        logits = 100 * embeddings @ self.text_embeddings.to(self.device).T
+        return MaskedViews([pixels, pixels * mask, pixels * ~mask], logits.cpu(), float(grid.mean()))
+
+    @torch.no_grad()
+    def tag(self, photo: Image.Image) -> Tags:
+        """Scores of all categories for a photo, and the similarity maps behind them."""
+        assert self.model is not None, "CLIP alone has no model to ask"
+        image = self.tensor(photo)
+        prediction = self.model.eval()(*model_inputs(self.encoder(image), not self.args.no_masked_globals, self.device))
+        maps = prediction.maps[0].view(-1, *self._grid(image))
+        return Tags(prediction.logits[0].sigmoid().cpu(), maps.cpu())
+
+
+def load_predictor(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Predictor:
+    """Load CLIP and put the checkpoint's model on top of it.
+
+    Args:
+        args: data flags, and those of the run where there is one.
+        trained: what `load_checkpoint` read of BAC-GCN; None for CLIP alone.
+
+    Raises:
+        DataError: the checkpoint was trained on other CLIP weights.
+    """
+    spec, device = get_dataset(args.dataset), get_device(args.device)
+    clip_model = load_clip(args, device)
+    categories = tuple(trained["categories"] if trained else spec.categories)
+    text_embeddings = encode_categories(clip_model, categories, args.prompts)
+    model = None
+    if trained:
+        check_weights(args, trained, clip_model)
+        model = build_model(args, text_embeddings, torch.eye(len(categories)), len(spec.classes)).to(device)
+        load_weights(model, trained, args.checkpoint)
+    return Predictor(args, spec, categories, build_encoder(args, clip_model), text_embeddings, model, device)
+
+
+def class_ap(predictor: Predictor) -> Tuple[np.ndarray, np.ndarray]:
+    """AP of every class on the test images in percent, (C,) each: of the model and of CLIP zero-shot."""
+    assert predictor.model is not None, "CLIP alone has no model to ask"
+    args, num_classes = predictor.args, predictor.num_classes
+    split = read_split_file(args.val_split_file, num_classes)
+    split = split.only(readable(split.image_ids, args.val_img_root, args).image_ids)
+    images = ImageList(args.val_img_root, split.image_ids, predictor.encoder.transform)
+    store = extract_features(predictor.encoder, images, "test", args)
+    targets = split.targets(num_classes)
+    scores = predict(predictor.model, FeatureSet([store], targets), args, predictor.device)[:, :num_classes]
+    zero_shot = zero_shot_scores(store.plain_globals(), predictor.text_embeddings[:num_classes].cpu())
+    return average_precision(scores, targets), average_precision(zero_shot, targets)

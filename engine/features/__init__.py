@@ -1,0 +1,1 @@
+"""What the frozen CLIP says of images and categories: encoded once, stored, and read in batches."""

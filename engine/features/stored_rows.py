@@ -1,0 +1,68 @@
+"""Whatever is computed of each image once and kept: scores of training-free methods, embeddings of snippets."""
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Callable, Dict, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from datasets.split_file import ImageList
+from engine.features.feature_store import CHUNK_ROWS, ArraySpec, StoreWriter, is_complete, owned
+
+ARRAY = "rows"
+
+Compute = Callable[[range, Callable[[int], object]], Tensor]
+"""Computes consecutive rows, and reports how many more are done as it goes."""
+
+
+def stored_rows(compute: Compute, images: ImageList, shape: Tuple[int, ...], dtype: str, what: str,
+                meta: Dict[str, Any], args: argparse.Namespace) -> Tensor:
+    """The rows of all images, (n, *shape) in float32; those that `--feature_root` lacks are computed.
+
+    A killed run computes at most `CHUNK_ROWS` images again.
+
+    Args:
+        compute: rows of a chunk of images to a tensor (rows, *shape).
+        images: the images.
+        shape: of a row.
+        dtype: of the stored rows.
+        what: for the progress bar.
+        meta: everything beside the images that the rows depend on; JSON.
+        args: `--feature_root` and `--no_feature_store`.
+    """
+    chunks = [range(start, min(start + CHUNK_ROWS, len(images))) for start in range(0, len(images), CHUNK_ROWS)]
+    with tqdm(total=len(images), desc=what, unit="image") as bar:
+        if args.no_feature_store:
+            return torch.cat([compute(chunk, bar.update).cpu().float() for chunk in chunks])
+        meta = {**meta, "images": list_digest(images)}
+        folder = Path(args.feature_root) / hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:16]
+        if not is_complete(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with owned(folder):
+                _fill(folder, compute, ArraySpec((len(images), *shape), dtype), meta, bar)
+        bar.update(len(images) - bar.n)
+    return torch.from_numpy(np.load(folder / f"{ARRAY}.npy").astype(np.float32))
+
+
+def _fill(folder: Path, compute: Compute, spec: ArraySpec, meta: Dict[str, Any], bar: tqdm) -> None:
+    if is_complete(folder):  # while this run waited
+        return
+    with StoreWriter(folder, {ARRAY: spec}) as writer:
+        missing = writer.chunks_to_do()
+        bar.update(spec.shape[0] - sum(map(len, missing)))
+        for chunk in missing:
+            writer.write(chunk, {ARRAY: compute(chunk, bar.update).to(getattr(torch, spec.dtype))})
+    writer.finish(meta)
+
+
+def list_digest(images: ImageList) -> str:
+    """SHA-256 over the ids and file sizes of a list of images."""
+    listed = "\n".join(f"{image_id} {images.path(row).stat().st_size}" for row, image_id in enumerate(images.image_ids))
+    return hashlib.sha256(listed.encode()).hexdigest()
+

@@ -1,0 +1,1 @@
+"""Every method, trained or without training, scored on the same test images."""

@@ -1,0 +1,91 @@
+"""Training the baselines: the same run folder, log, checkpoints and table as BAC-GCN's."""
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from typing import Callable, Dict, List, Protocol, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from datasets.files import DataError
+from datasets.registry import DatasetSpec
+from datasets.split_file import read_image_ids
+from engine.command_line.method_flags import check_zoom
+from engine.evaluation.evaluation_set import EvaluationSet, Scored, load_evaluation_set
+from engine.evaluation.metrics import average_precision, mean_ap, summarise
+from engine.features.frozen_clip import weights_digest
+from engine.methods.cdul_training import CDULTraining
+from engine.methods.tai_dpt_training import TaIDPTTraining
+from engine.process.distributed import world
+from engine.process.reproducibility import seed_everything
+from engine.training.run import Run
+from models.baselines.zero_shot import zero_shot_scores
+
+
+class Training(Protocol):
+    """A baseline in training. All that an epoch changes is in the model and the optimiser, so a run can go on."""
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """What trains it."""
+
+    @property
+    def skipped(self) -> List[str]:
+        """Training images that cannot be read."""
+
+    @property
+    def test_globals(self) -> Tensor:
+        """(n, D) global embeddings of the test images, for CLIP zero-shot beside the result."""
+
+    def __len__(self) -> int:
+        """Images or texts an epoch."""
+
+    def train_one_epoch(self, epoch: int) -> float:
+        """Train for an epoch, counted from 1; the mean loss."""
+
+    def score_test_images(self) -> Scored:
+        """Score the test images as they are scored now."""
+
+
+TRAININGS: Dict[str, Callable[[EvaluationSet, Sequence[str]], Training]] = {
+    "cdul": CDULTraining, "tai_dpt": TaIDPTTraining}
+"""What makes a training from the test split and the ids of the training images."""
+
+
+def train_baseline(args: argparse.Namespace, spec: DatasetSpec, device: torch.device) -> Run:
+    """Train `--method cdul` or `tai_dpt`. Of the training images the ids alone are read, never the labels.
+
+    Raises:
+        DataError: `--zoom`, which is not an extension of these, or several processes.
+    """
+    check_zoom(args)
+    if world().size > 1:
+        raise DataError(f"--method {args.method} trains in a single process; start the script without torchrun")
+    test = load_evaluation_set(args, spec, device)
+    seed_everything(args.seed, device)
+    training = TRAININGS[args.method](test, read_image_ids(args.train_split_file))
+    run = Run(args, list(spec.classes), {"weights_sha256": weights_digest(test.clip_model),
+                                         "skipped_images": training.skipped + test.skipped})
+    run.restore(training.model, training.optimizer)
+
+    for epoch in range(run.next_epoch, args.epochs + 1):
+        start = time.perf_counter()
+        loss = training.train_one_epoch(epoch)
+        if not math.isfinite(loss):
+            raise DataError(f"epoch {epoch}: the loss is not finite; nothing of it is saved. Lower --lr")
+        seconds = time.perf_counter() - start
+        scored = training.score_test_images()
+        metrics = summarise(scored.scores, test.targets, scored.predicted)
+        run.finish_epoch({"epoch": epoch, "loss": loss, "images": len(training), **metrics},
+                         {"seconds": seconds, "images_per_second": len(training) / seconds},
+                         training.model, training.optimizer)
+
+    zero_shot = zero_shot_scores(training.test_globals, test.class_embeddings())
+    run.finish(spec, mean_ap(average_precision(zero_shot, test.targets)))
+    return run

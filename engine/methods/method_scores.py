@@ -1,0 +1,93 @@
+"""The scores that each method gives the test images."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from datasets.files import DataError, PathLike, write_json
+from datasets.split_file import ImageList
+from engine.command_line.method_flags import WITHOUT_TRAINING, check_zoom, method_title
+from engine.evaluation.evaluation_set import EvaluationSet, Scored, check_weights
+from engine.evaluation.zoom import Tiles, zoomed, zoomed_logits
+from engine.features.extraction import extract_features
+from engine.features.feature_set import FeatureSet
+from engine.features.frozen_clip import weights_digest
+from engine.features.text_embeddings import encode_categories
+from engine.methods.cdul_training import cdul_initial_scores, cdul_logits
+from engine.methods.tagclip_scores import tagclip_scores
+from engine.methods.tai_dpt_training import tai_dpt_scores
+from engine.process.reproducibility import git_revision
+from engine.training.build_model import build_model
+from engine.training.checkpoint import Checkpoint, load_weights
+from engine.training.prediction import predict
+from models.baselines.zero_shot import zero_shot_scores
+
+
+def score_test_images(test: EvaluationSet, trained: Optional[Checkpoint]) -> Scored:
+    """Score the test images with `--method`.
+
+    Args:
+        test: the test split.
+        trained: the checkpoint, where there is one.
+
+    Raises:
+        DataError: the method needs a checkpoint, or is asked for `--zoom` and has none.
+    """
+    method = test.args.method
+    check_zoom(test.args)
+    if trained is None:
+        if method not in WITHOUT_TRAINING:
+            raise DataError(f"--checkpoint is missing: {method} is trained first, by the dataset's train script; "
+                            f"without training there are {', '.join(WITHOUT_TRAINING)}")
+        score = {"clip": clip_scores, "tagclip": tagclip_scores, "cdul": cdul_initial_scores}[method]
+        return Scored.by_midpoint(score(test))
+    check_weights(test.args, trained, test.clip_model)
+    return {"clip": lambda: Scored.by_midpoint(clip_scores(test)),
+            "bac_gcn": lambda: Scored.by_sign(bac_gcn_logits(test, trained)),
+            "cdul": lambda: Scored.by_sign(cdul_logits(test, trained)),
+            "tai_dpt": lambda: Scored.by_midpoint(tai_dpt_scores(test, trained))}[method]()
+
+
+def clip_scores(test: EvaluationSet) -> Tensor:
+    """Zero-shot scores of the test images, (n, C), zoomed with `--zoom`."""
+    args, encoder, text_embeddings = test.args, test.encoder, test.class_embeddings()
+
+    def score(images: ImageList, what: str) -> Tensor:
+        store = extract_features(encoder, images, what, args)
+        return zero_shot_scores(store.plain_globals(), text_embeddings, softmax=not args.raw_cosine)
+
+    scores = score(test.images, "test")
+    return zoomed(scores, score(Tiles(test.images, args.zoom), "tiles")) if args.zoom else scores
+
+
+def bac_gcn_logits(test: EvaluationSet, trained: Checkpoint) -> Tensor:
+    """Final logits of the test images for the classes, (n, C), zoomed with `--zoom`."""
+    args, device, encoder = test.args, test.device, test.encoder
+    categories = trained["categories"]
+    text_embeddings = encode_categories(test.clip_model, categories, args.prompts)
+    model = build_model(args, text_embeddings, torch.eye(len(categories)), test.num_classes).to(device)
+    load_weights(model, trained, args.checkpoint)
+    test_set = FeatureSet([extract_features(encoder, test.images, "test", args)], test.targets)
+    logits = (zoomed_logits(model, test_set, test.images, encoder, args, device) if args.zoom
+              else predict(model, test_set, args, device))
+    return logits[:, :test.num_classes]
+
+
+def write_result(folder: PathLike, test: EvaluationSet, mean_average_precision: float) -> None:
+    """Leave what a train script leaves for the tables, for a method without training: config.json and result.json.
+
+    Args:
+        folder: gets both.
+        test: what was measured, and the flags.
+        mean_average_precision: in percent.
+    """
+    args = test.args
+    write_json(Path(folder) / "config.json", {
+        "args": vars(args), "git_revision": git_revision(), "weights_sha256": weights_digest(test.clip_model),
+        "skipped_images": test.skipped}, indent=1)
+    write_json(Path(folder) / "result.json", {
+        "dataset": args.dataset, "method": args.method, "title": method_title(args, trained=False),
+        "weights": Path(args.model_path).name, "seed": 0, "epochs": 0, "last_mAP": mean_average_precision}, indent=1)

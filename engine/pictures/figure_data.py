@@ -1,0 +1,175 @@
+"""What `eval.py --figure` and `eval.py --image` do: gather the data of a figure, draw it, save it."""
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from datasets.captions.pseudo_labels import load_counts
+from datasets.files import DataError, PathLike, read_lines
+from datasets.images import read_image
+from datasets.plotting import SERIES, graph_figure, save_figure
+from datasets.registry import get_dataset
+from datasets.split_file import ImageList, read_image_ids
+from engine.evaluation.predictor import Predictor, Tags, class_ap, load_predictor
+from engine.pictures.drawings import (
+    MappedPhoto,
+    curves_figure,
+    fit,
+    maps_figure,
+    masks_figure,
+    per_class_figure,
+    top_scores,
+)
+from engine.results.finished_runs import RunGroup, changed_flags, collect_runs, reference_group
+from engine.results.paper_tables import variant_title
+from engine.training.checkpoint import Checkpoint
+from engine.training.training_labels import label_folder
+from models.graph import caption_graph
+
+PHOTOS = 3
+"""Test images in a figure for which no photo is named."""
+SHOWN_CLASSES, SHOWN_BACKGROUNDS = 3, 2
+"""Maps of a photo for which no categories are named: the highest scores."""
+
+
+
+
+
+def draw_figure(args: argparse.Namespace, trained: Optional[Checkpoint], folder: PathLike) -> None:
+    """`--figure`: draw a figure other than `curves` and save it in `folder` as PDF and PNG.
+
+    Args:
+        args: the flags of eval.py, on top of the run's where a checkpoint is given.
+        trained: what `load_checkpoint` read, or None.
+        folder: gets the files.
+
+    Raises:
+        DataError: the figure needs a checkpoint that is not given, or a photo, a category or a file that is not there.
+    """
+    save(_DRAWN_FROM_FLAGS[args.figure](args, trained), Path(folder) / args.figure)
+
+
+def save_curves(runs: Sequence[PathLike], folder: PathLike) -> None:
+    """`--figure curves`: mAP per epoch of all finished runs in the folders `runs` and below."""
+    save(draw_curves(collect_runs(runs).groups), Path(folder) / "curves")
+
+
+def save(figure: Figure, stem: Path) -> None:
+    pdf, png = save_figure(figure, stem)
+    print(f"{png} and {pdf.name}")
+
+
+def _draw_masks(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Figure:
+    predictor = load_predictor(args, trained)
+    views = [predictor.masked_views(fit(photo)) for _, photo in photos(args)]
+    return masks_figure(views, predictor.categories, predictor.num_classes)
+
+
+def _draw_maps(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Figure:
+    predictor = load_predictor(args, need_checkpoint(args, trained))
+    mapped = [map_photo(predictor, photo, predictor.tag(photo), args.categories) for _, photo in photos(args)]
+    return maps_figure(mapped, predictor.spec.classes)
+
+
+def map_photo(predictor: Predictor, photo: Image.Image, tags: Tags,
+              names: Optional[Sequence[str]] = None) -> MappedPhoto:
+    """A photo with the maps of the categories called `names`, or of those with the highest scores.
+
+    Raises:
+        DataError: the model does not know a category.
+    """
+    categories, num_classes = predictor.categories, predictor.num_classes
+    if names is None:
+        names = [score.name for part, count in ((slice(num_classes), SHOWN_CLASSES),
+                                                (slice(num_classes, None), SHOWN_BACKGROUNDS))
+                 for score in top_scores(tags.scores[part], categories[part], num_classes, count)]
+    unknown = [name for name in names if name not in categories]
+    if unknown:
+        raise DataError(f"--categories {unknown[0]!r}: not among the model's: {', '.join(categories)}")
+    rows = {name: categories.index(name) for name in names}
+    return MappedPhoto(fit(photo), {name: tags.maps[row] for name, row in rows.items()},
+                       {name: float(tags.scores[row]) for name, row in rows.items()})
+
+
+def draw_curves(groups: Sequence[RunGroup]) -> Figure:
+    """mAP per epoch of finished runs, a line for each group of seeds.
+
+    Raises:
+        DataError: the runs do not fit into one figure.
+    """
+    if len({group.experiment for group in groups}) > 1:
+        raise DataError("--runs: of several datasets, splits or CLIP weights; a figure of curves takes those of one")
+    if len(groups) > len(SERIES):
+        raise DataError(f"--runs: {len(groups)} kinds of runs, more than the {len(SERIES)} lines that a figure holds; "
+                        "name fewer folders")
+    reference = reference_group(groups)
+    groups = sorted(groups, key=lambda group: group is not reference)
+    curves = {}
+    for group in groups:
+        changed = changed_flags(group.settings, reference.settings)
+        curves[variant_title(changed) if changed else group.title] = [
+            run.history for run in group.runs]
+    zero_shot = reference.statistic("zero_shot_mAP")
+    starts = [group.settings["reso_epoch"] for group in groups if not group.settings.get("no_reso", True)]
+    return curves_figure(curves, zero_shot.mean if zero_shot else None, min(starts, default=None))
+
+
+def _draw_graph(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Figure:
+    spec = get_dataset(args.dataset)
+    graph = caption_graph(*load_counts(label_folder(args, spec), spec.categories)).numpy()
+    return graph_figure(graph, spec.categories, len(spec.classes))
+
+
+def _draw_per_class(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Figure:
+    predictor = load_predictor(args, need_checkpoint(args, trained))
+    ours, baseline = class_ap(predictor)
+    name = "CLIP zero-shot"
+    if args.baseline is not None:
+        name, baseline = Path(args.baseline).stem, read_per_class(args.baseline, predictor.spec.classes)
+    return per_class_figure(predictor.spec.classes, ours, baseline, "BAC-GCN", name)
+
+
+def read_per_class(path: PathLike, classes: Sequence[str]) -> np.ndarray:
+    """AP of every class, (C,), from a per_class_METHOD.csv of eval.py.
+
+    Raises:
+        DataError: the file is missing, or is not one of these classes.
+    """
+    lines = [line for _, line in read_lines(path, "`eval.py --method METHOD` writes it.")]
+    rows = list(csv.DictReader(lines))
+    try:
+        ap = {row["class"]: float(row["AP"]) for row in rows}
+    except (KeyError, ValueError, TypeError):
+        raise DataError(f"{path}: not a per_class_METHOD.csv of eval.py") from None
+    if list(ap) != list(classes):
+        raise DataError(f"{path}: of {len(ap)} other classes; give one of the same dataset")
+    return np.array(list(ap.values()))
+
+
+def photos(args: argparse.Namespace) -> List[Tuple[str, Image.Image]]:
+    """The photos that `--image` names, or the first test images."""
+    if args.image:
+        return [(path, read_image(path)) for path in args.image]
+    image_ids = read_image_ids(args.val_split_file)[:PHOTOS]
+    images = ImageList(args.val_img_root, image_ids)
+    return [(str(images.path(row)), read_image(images.path(row))) for row in range(len(image_ids))]
+
+
+def need_checkpoint(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Checkpoint:
+    if trained is None or trained["args"]["method"] != "bac_gcn":
+        raise DataError(f"--checkpoint {args.checkpoint or 'is missing'}: give the checkpoint.pth of a BAC-GCN that a "
+                        "train script left in its output folder")
+    return trained
+
+
+_DRAWN_FROM_FLAGS: Dict[str, Callable[[argparse.Namespace, Optional[Checkpoint]], Figure]] = {
+    "masks": _draw_masks, "maps": _draw_maps, "graph": _draw_graph, "per_class": _draw_per_class}
+
+FIGURES = ("curves", *_DRAWN_FROM_FLAGS)
+"""What `--figure` takes."""

@@ -1,0 +1,40 @@
+"""What `eval.py --image` does: score photos, print their tags, save their maps."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Optional
+
+from datasets.files import PathLike
+from engine.evaluation.predictor import load_predictor
+from engine.pictures.drawings import (
+    maps_figure,
+    top_scores,
+)
+from engine.pictures.figure_data import SHOWN_BACKGROUNDS, map_photo, need_checkpoint, photos, save
+from engine.results.tables import format_table
+from engine.training.checkpoint import Checkpoint
+
+TAG_THRESHOLD = 0.5
+"""A class with this probability is a tag."""
+
+
+LISTED = 10
+"""Classes whose scores are printed for a photo."""
+
+
+def tag_photos(args: argparse.Namespace, trained: Optional[Checkpoint], folder: PathLike) -> None:
+    """`--image`: print the scores of each photo and save their maps as tags_PHOTO.pdf and .png."""
+    predictor = load_predictor(args, need_checkpoint(args, trained))
+    classes, num_classes = predictor.spec.classes, predictor.num_classes
+    for path, photo in photos(args):
+        tags = predictor.tag(photo)
+        listed = top_scores(tags.scores[:num_classes], classes, num_classes, LISTED)
+        scenery = top_scores(tags.scores[num_classes:], predictor.categories[num_classes:], 0, SHOWN_BACKGROUNDS)
+        found = [score.name for score in listed if score.value >= TAG_THRESHOLD]
+        print(f"\n{path}: {', '.join(found) or 'no class reaches ' + str(TAG_THRESHOLD)}")
+        print(format_table(("class", "score"), [(score.name, f"{score.value:.3f}") for score in listed]))
+        if scenery:
+            print("background: " + ", ".join(f"{score.name} {score.value:.3f}" for score in scenery))
+        mapped = map_photo(predictor, photo, tags, args.categories)
+        save(maps_figure([mapped], classes), Path(folder) / f"tags_{Path(path).stem}")

@@ -1,0 +1,61 @@
+"""What a report tells of: a finished run, its twins, its data and its model."""
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List
+
+from datasets.captions.io import Captions, load_captions
+from datasets.files import DataError
+from datasets.split_file import ImageList, Split, read_split_file
+from engine.evaluation.metrics import average_precision, mean_ap
+from engine.evaluation.predictor import Predictor, load_predictor
+from engine.results.finished_runs import RunGroup, collect_runs
+from engine.training.checkpoint import load_checkpoint
+from engine.training.training_labels import PseudoLabels, load_pseudo_labels
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that the page tells of."""
+
+    args: argparse.Namespace
+    runs: List[RunGroup]
+    """The reported runs, then the control without ReSO where there is one."""
+    predictor: Predictor
+    train: Split
+    """True labels of the training images: read here, after training, to judge the pseudo-labels by."""
+    train_images: ImageList
+    test: Split
+    test_images: ImageList
+    captions: Captions
+    pseudo: PseudoLabels
+
+    @property
+    def pseudo_label_map(self) -> float:
+        """mAP of the pseudo-labels on the training images, in percent."""
+        classes = self.predictor.num_classes
+        return mean_ap(average_precision(self.pseudo.targets[:, :classes], self.train.targets(classes)))
+
+
+def gather(folder: Path, args: argparse.Namespace) -> Material:
+    checkpoint = load_checkpoint(folder / "checkpoint.pth")
+    args = argparse.Namespace(**{**vars(args), **checkpoint["args"], "output_dir": str(folder),
+                                 "checkpoint": str(folder / "checkpoint.pth")})
+    predictor = load_predictor(args, checkpoint)
+    train = read_split_file(args.train_split_file, predictor.num_classes)
+    test = read_split_file(args.val_split_file, predictor.num_classes)
+    return Material(
+        args, _own_runs(folder), predictor, train, ImageList(args.train_img_root, train.image_ids), test,
+        ImageList(args.val_img_root, test.image_ids), load_captions(args.caption_root, predictor.spec.name),
+        load_pseudo_labels(args, predictor.spec, train.image_ids, list(predictor.categories)))
+
+
+def _own_runs(folder: Path) -> List[RunGroup]:
+    groups = collect_runs([folder]).groups
+    own = [group for group in groups if any(run.folder.resolve() == folder.resolve() for run in group.runs)]
+    if not own:
+        raise DataError(f"{folder}: its run is not finished; train on with the same command")
+    control = {**own[0].settings, "no_reso": True}
+    return own + [group for group in groups if group is not own[0] and group.settings == control]

@@ -1,0 +1,211 @@
+"""Finished runs, read from their folders and grouped: runs that differ in nothing but the seed belong together."""
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from datasets.files import DataError, PathLike, read_json
+from engine.command_line.method_flags import TRAINED_METHODS
+from engine.command_line.older_runs import complete_flags
+from engine.command_line.train_flags import default_flags
+from engine.results.tables import Statistic
+
+PLACES = frozenset((
+    "train_img_root", "train_split_file", "val_img_root", "val_split_file", "model_path", "caption_root",
+    "feature_root", "output_dir", "config", "resume", "overwrite", "device", "num_workers", "encode_batch_size",
+    "compile", "no_feature_store", "skip_unreadable", "resnet_weights", "zoom", "seed", "dataset", "method"))
+"""Flags that say where and how a run was made, or which of several equal runs it is; not what was trained."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """The folder of one finished run."""
+
+    folder: Path
+    args: Dict[str, Any]
+    """The flags of config.json, completed by those that are younger."""
+    result: Dict[str, Any]
+    """result.json."""
+    weights_sha256: Optional[str]
+    """Digest of the CLIP weights, where config.json has it."""
+
+    @property
+    def settings(self) -> Dict[str, Any]:
+        """The flags that decide what is trained, the seed apart."""
+        return {flag: value for flag, value in self.args.items() if flag not in PLACES}
+
+    @property
+    def zoom(self) -> int:
+        """Tiles a side with which the last epoch was also scored, 0 without `--zoom`."""
+        return self.args.get("zoom") or 0
+
+    @property
+    def history(self) -> List[Tuple[int, float]]:
+        """(epoch, mAP on the test images) of every line of log.txt."""
+        lines = [json.loads(line) for line in (self.folder / "log.txt").read_text(encoding="utf-8").splitlines()]
+        return [(line["epoch"], line["mAP"]) for line in lines]
+
+
+class Experiment(NamedTuple):
+    """What the runs of a group measure: numbers of different experiments do not belong into one column."""
+
+    dataset: str
+    split: str
+    """File name of the test split."""
+    weights: str
+    """File name of the CLIP weights, with their digest where two files of a name differ."""
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """Runs that differ in nothing but the seed."""
+
+    experiment: Experiment
+    method: str
+    title: str
+    """The method's name in tables; a port to another backbone says so."""
+    settings: Dict[str, Any]
+    runs: Tuple[FinishedRun, ...]
+    """In the order of their seeds, each seed once."""
+
+    @property
+    def off_defaults(self) -> Dict[str, Any]:
+        """The flags that are not at the defaults of the method. What needs no training says it all in its title."""
+        if self.method not in TRAINED_METHODS or not self.runs[0].result["epochs"]:
+            return {}
+        defaults = default_settings(self.experiment.dataset, self.method, self.settings.get("backbone"))
+        return changed_flags(self.settings, defaults)
+
+    @property
+    def seeds(self) -> List[int]:
+        """The seeds, ascending."""
+        return [run.result["seed"] for run in self.runs]
+
+    def statistic(self, key: str) -> Optional[Statistic]:
+        """Mean and deviation of an entry of result.json over the runs that have it; None where none has."""
+        values = [run.result[key] for run in self.runs if run.result.get(key) is not None]
+        return Statistic.of(values) if values else None
+
+    def differences(self, other: RunGroup, key: str) -> Optional[Statistic]:
+        """This group minus another, seed by seed over the seeds that both have; None where they share none."""
+        theirs = {run.result["seed"]: run.result[key] for run in other.runs}
+        values = [run.result[key] - theirs[run.result["seed"]] for run in self.runs if run.result["seed"] in theirs]
+        return Statistic.of(values) if values else None
+
+
+class Collection(NamedTuple):
+    """What was found under some folders."""
+
+    groups: List[RunGroup]
+    left_out: List[str]
+    """Why a folder with a run in it does not count, one line each."""
+
+
+def collect_runs(folders: Sequence[PathLike]) -> Collection:
+    """Find all finished runs in `folders` and below, and group them.
+
+    A run is finished where its result.json tells of as many epochs as its config.json asks for. Two runs of a
+    group with the same seed are the same run twice: the first counts.
+
+    Raises:
+        DataError: a folder is missing, a file is damaged, or no finished run is there.
+    """
+    runs, left_out = [], []
+    for folder in _run_folders(folders):
+        run = read_run(folder)
+        if run is None:
+            left_out.append(f"{folder}: the run is not finished; the same command goes on with it")
+        else:
+            runs.append(run)
+    if not runs:
+        raise DataError(f"{', '.join(map(str, folders))}: no finished run is there; train one, or give --runs its "
+                        "folder")
+    buckets: Dict[Tuple[Experiment, str, str, str], Dict[int, FinishedRun]] = defaultdict(dict)
+    for run in runs:
+        result = run.result
+        experiment = Experiment(result["dataset"], Path(run.args["val_split_file"]).name, _weights_name(run, runs))
+        bucket = buckets[experiment, result["method"], result["title"], json.dumps(run.settings, sort_keys=True)]
+        first = bucket.setdefault(result["seed"], run)
+        if first is not run:
+            left_out.append(f"{run.folder}: the same run as {first.folder}, which counts")
+    groups = [RunGroup(experiment, method, title, next(iter(bucket.values())).settings,
+                       tuple(bucket[seed] for seed in sorted(bucket)))
+              for (experiment, method, title, _), bucket in buckets.items()]
+    return Collection(groups, left_out)
+
+
+def _weights_name(run: FinishedRun, runs: Sequence[FinishedRun]) -> str:
+    name = run.result["weights"]
+    digests = {other.weights_sha256 for other in runs if other.result["weights"] == name and other.weights_sha256}
+    return f"{name} {(run.weights_sha256 or 'unknown')[:8]}" if len(digests) > 1 else name
+
+
+def _run_folders(folders: Sequence[PathLike]) -> List[Path]:
+    """Every folder with a config.json, each once, in the order given and then by name."""
+    found: Dict[Path, Path] = {}
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            if folder.exists():
+                continue  # `runs/*` also names files
+            raise DataError(f"{folder}: no such folder; give --runs the output folders of train scripts")
+        for path in sorted(folder.rglob("config.json")):
+            found.setdefault(path.parent.resolve(), path.parent)
+    return list(found.values())
+
+
+_RESULT: Dict[str, Any] = {"dataset": str, "method": str, "title": str, "weights": str, "seed": int, "epochs": int,
+           "last_mAP": (int, float)}
+"""Types of what a result.json has in any case."""
+
+
+def read_run(folder: PathLike) -> Optional[FinishedRun]:
+    """The run in a folder, or None while it is not finished.
+
+    Raises:
+        DataError: its config.json or result.json is not what a train script writes.
+    """
+    config_path, result_path = Path(folder) / "config.json", Path(folder) / "result.json"
+    if not result_path.exists():
+        return None
+    config, result = read_json(config_path), read_json(result_path)
+    args = config.get("args") if isinstance(config, dict) else None
+    if not isinstance(args, dict) or not isinstance(args.get("val_split_file"), str) \
+            or not isinstance(args.get("epochs", 0), int) or not isinstance(config.get("weights_sha256", ""), str):
+        raise DataError(f"{config_path}: not the config.json of a run; leave the folder out")
+    if not isinstance(result, dict) or not all(isinstance(result.get(key), kind) for key, kind in _RESULT.items()):
+        raise DataError(f"{result_path}: not the result.json of a run; leave the folder out")
+    if result["epochs"] < args.get("epochs", 0):  # a method without training has no such flag
+        return None
+    return FinishedRun(Path(folder), complete_flags(args), result, config.get("weights_sha256"))
+
+
+def changed_flags(settings: Dict[str, Any], reference: Dict[str, Any]) -> Dict[str, Any]:
+    """The flags of `settings` that have another value in `reference`, or none."""
+    return {flag: value for flag, value in settings.items() if flag not in reference or reference[flag] != value}
+
+
+def default_settings(dataset: str, method: str = "bac_gcn", backbone: Optional[str] = None) -> Dict[str, Any]:
+    """The settings of a dataset's train script that is given no flag but those which are part of a method's title."""
+    return {flag: value for flag, value in default_flags(dataset, method, backbone).items() if flag not in PLACES}
+
+
+def reference_group(groups: Sequence[RunGroup]) -> RunGroup:
+    """The group that the others are variants of: the one that differs from them in the fewest flags in all, and
+    among equals the one that is nearest to the defaults of its train script."""
+    def distance(group: RunGroup) -> Tuple[int, int]:
+        return (sum(len(changed_flags(other.settings, group.settings)) for other in groups),
+                len(group.off_defaults))
+
+    return min(groups, key=distance)
+
+
+def format_flags(flags: Dict[str, Any]) -> str:
+    """Flags as they are typed: `--no_gcn --k 8`."""
+    words: List[str] = []
+    for flag, value in flags.items():
+        words.append(f"--{flag}" if value is True else f"no --{flag}" if value is False or value is None
+                     else f"--{flag} {value}")
+    return " ".join(words)

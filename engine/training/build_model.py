@@ -1,0 +1,33 @@
+"""BAC-GCN from the flags of a train script."""
+from __future__ import annotations
+
+import argparse
+
+import torch
+from torch import Tensor
+
+from models.bac_gcn import BACGCN
+from models.gcn import CLIPGCN
+from models.graph import node_adjacency
+
+
+def build_model(args: argparse.Namespace, text_embeddings: Tensor, graph: Tensor, num_classes: int) -> BACGCN:
+    """BAC-GCN, or the ablation of it that the flags ask for.
+
+    Args:
+        args: the flags of a train script.
+        text_embeddings: (O, D).
+        graph: (O, O) caption graph.
+        num_classes: C.
+    """
+    gcn = None
+    if not args.no_gcn:
+        num_globals = 1 if args.no_masked_globals else 2
+        adjacency = torch.eye(num_globals + len(graph)) if args.adjacency == "identity" else node_adjacency(
+            graph, num_classes, num_globals, args.edge_threshold, not args.no_class_background_edges,
+            args.global_edge, args.normalisation)
+        dim = text_embeddings.shape[1]
+        gcn = CLIPGCN(dim, adjacency, args.gcn_width or dim, args.gcn_depth,
+                      learned_adjacency=args.adjacency == "learned", residual=not args.no_residual,
+                      activation=args.gcn_activation, layer=args.gcn_layer)
+    return BACGCN(text_embeddings, args.k, gcn, not args.frozen_kernel, args.logit_scale, args.logits)

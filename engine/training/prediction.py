@@ -1,0 +1,39 @@
+"""What the model says of a set of images."""
+from __future__ import annotations
+
+import argparse
+
+import torch
+from torch import Tensor
+
+from engine.features.feature_set import FeatureSet
+from engine.process.distributed import (
+    sum_over_processes,
+    world,
+)
+from models.bac_gcn import BACGCN
+from models.encoder import Features
+
+
+def model_inputs(features: Features, masked_globals: bool, device: torch.device) -> Features:
+    """The features that the model reads: g_H and g_Hc, or the plain global embedding alone."""
+    picked = features.global_embeddings[:, 1:] if masked_globals else features.global_embeddings[:, :1]
+    return Features(features.patch_embeddings.to(device), picked.to(device))
+
+
+def calibrate(model: BACGCN, data: FeatureSet, args: argparse.Namespace, device: torch.device,
+              sample: int = 2048) -> None:
+    """Start the biases from the first `sample` training images; see `BACGCN.calibrate`."""
+    head = FeatureSet(data.stores[:1], data.targets[:min(sample, len(data.stores[0]))])
+    model.calibrate(predict(model, head, args, device).mean(dim=0).to(device), head.targets.mean(dim=0).to(device))
+
+
+@torch.no_grad()
+def predict(model: BACGCN, data: FeatureSet, args: argparse.Namespace, device: torch.device) -> Tensor:
+    """Final logits of all images in order, (n, O), on the CPU."""
+    model.eval()
+    logits = torch.zeros(len(data), len(model.bias), device=device)
+    for batch in data.batches(args.batch_size, device=device, world=world()):
+        inputs = model_inputs(batch.features, not args.no_masked_globals, device)
+        logits[batch.rows[0]:batch.rows[-1] + 1] = model(*inputs).logits
+    return sum_over_processes(logits).cpu()

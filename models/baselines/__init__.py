@@ -1,0 +1,1 @@
+"""The other methods, as models: CLIP zero-shot, TagCLIP, CDUL, TaI-DPT."""

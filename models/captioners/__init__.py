@@ -1,0 +1,1 @@
+"""BLIP-2 behind one interface, by LAVIS or by transformers."""

@@ -1,0 +1,35 @@
+"""Which captioners there are, and loading one."""
+from __future__ import annotations
+
+import torch
+
+from datasets.files import DataError
+from models.captioners.captioner import PRECISIONS, Captioner
+from models.captioners.lavis_blip2 import load_lavis
+from models.captioners.transformers_blip2 import load_transformers
+
+
+def load_captioner(name: str, model_type: str, device: torch.device, precision: str = "auto") -> Captioner:
+    """Load BLIP-2; its weights are downloaded at the first use.
+
+    Args:
+        name: "lavis" or "transformers".
+        model_type: one of `HUB_NAMES`; for transformers also a local folder or another name on the hub.
+        device: where to run.
+        precision: a key of `PRECISIONS`, or "auto": fp16 on a GPU, as LAVIS does, and fp32 elsewhere.
+
+    Raises:
+        DataError: no such captioner or precision, the library is not installed, or it cannot load the model.
+    """
+    if name not in _LOADERS:
+        raise DataError(f"--captioner {name}: choose {' or '.join(_LOADERS)}")
+    if precision not in ("auto", *PRECISIONS):
+        raise DataError(f"--precision {precision}: choose auto, {' or '.join(PRECISIONS)}")
+    if precision == "auto":
+        precision = "fp16" if device.type == "cuda" else "fp32"
+    if precision == "fp16" and device.type == "cpu":
+        raise DataError("--precision fp16 needs a GPU; take bf16 or fp32 on a CPU")
+    return _LOADERS[name](model_type, device, PRECISIONS[precision])
+
+
+_LOADERS = {"lavis": load_lavis, "transformers": load_transformers}

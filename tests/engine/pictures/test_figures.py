@@ -1,0 +1,217 @@
+"""Figures show the data that they were given, and eval.py draws each of them."""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from datasets.images import image_transform, read_image
+from datasets.plotting import BLUE, ORANGE, graph_figure, save_figure
+from datasets.split_file import ImageList, read_image_ids
+from engine.evaluation.predictor import MaskedViews, Predictor, load_predictor
+from engine.features.extraction import extract_features
+from engine.features.feature_set import FeatureSet
+from engine.pictures.drawings import (
+    MappedPhoto,
+    curves_figure,
+    fit,
+    maps_figure,
+    masks_figure,
+    overlay,
+    per_class_figure,
+)
+from engine.training.checkpoint import load_checkpoint
+from engine.training.prediction import predict
+from models.encoder import FrozenEncoder
+from tests.engine.training.test_training import run_script, train
+
+
+@pytest.fixture(scope="module")
+def run_folder(tiny_world, tmp_path_factory) -> Path:
+    return train(tiny_world, tmp_path_factory.mktemp("runs") / "run", "--epochs", "3")
+
+
+@pytest.fixture(scope="module")
+def predictor(run_folder) -> Predictor:
+    checkpoint = load_checkpoint(run_folder / "checkpoint.pth")
+    args = argparse.Namespace(**checkpoint["args"], checkpoint=run_folder / "checkpoint.pth")
+    return load_predictor(args, checkpoint)
+
+
+@pytest.fixture
+def photo() -> Image.Image:
+    """As large as the tiny CLIP's input: nothing is resized on the way to it."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+
+
+def gray(width: int, height: int) -> Image.Image:
+    return Image.new("RGB", (width, height), (90, 90, 90))
+
+
+# ---- what the model says of a photo --------------------------------------------------------------------------------
+
+def test_masked_views_part_the_photo_and_are_scored_as_they_look(predictor, photo):
+    predictor = dataclasses.replace(predictor, encoder=FrozenEncoder(predictor.encoder.clip, mask_mode="pixel"))
+    views = predictor.masked_views(photo)
+    original, high, others = views.pictures
+    assert (original == np.asarray(photo)).all() and (high.astype(int) + others == original).all()
+    kept = high.reshape(4, 16, 4, 16, 3).any(axis=(1, 3, 4))
+    assert kept.sum() == math.ceil(0.15 * 16) and views.share == pytest.approx(kept.mean())
+    transform, text = image_transform(64), F.normalize(predictor.text_embeddings, dim=-1)
+    for picture, logits in zip(views.pictures, views.logits):
+        embedding = F.normalize(predictor.encoder.clip.encode_image(transform(Image.fromarray(picture))[None]), dim=-1)
+        assert torch.allclose(logits, 100 * (embedding @ text.T)[0], atol=1e-3)
+
+
+def test_tags_of_a_photo_are_the_models_predictions(predictor):
+    args = predictor.args
+    images = ImageList(args.val_img_root, read_image_ids(args.val_split_file), image_transform(64))
+    store = extract_features(predictor.encoder, images, "test", args)
+    logits = predict(predictor.model, FeatureSet([store], torch.zeros(len(images), 20)), args, torch.device("cpu"))
+    for row in (0, 7):
+        tags = predictor.tag(read_image(images.path(row)))
+        assert torch.allclose(tags.scores, logits[row].sigmoid(), atol=5e-3)
+        assert tags.maps.shape == (len(predictor.categories), 4, 4)
+
+
+# ---- drawing -------------------------------------------------------------------------------------------------------
+
+def test_overlay_is_bright_where_the_map_is_high():
+    similarity = torch.zeros(4, 5)
+    similarity[3, 1] = 1
+    brightness = overlay(gray(100, 80), similarity).sum(axis=-1)
+    y, x = np.unravel_index(brightness.argmax(), brightness.shape)
+    assert brightness.shape == (80, 100) and 60 <= y < 80 and 20 <= x < 40
+    assert np.ptp(overlay(gray(10, 8), torch.ones(4, 5))) < 256, "a flat map draws"
+
+
+def test_fit_keeps_the_shape_and_never_enlarges():
+    assert fit(gray(900, 300), 300).size == (300, 100)
+    assert fit(gray(20, 10), 300).size == (20, 10)
+
+
+def test_masks_figure_shows_the_five_highest_logits():
+    logits = torch.arange(24.0).view(3, 8)
+    names = [f"name {number}" for number in range(8)]
+    black = np.zeros((30, 40, 3), dtype=np.uint8)
+    figure = masks_figure([MaskedViews([black, black, black], logits, 0.15)] * 2, names, num_classes=5)
+    bars = [axes for axes in figure.axes if axes.patches]
+    assert len(bars) == 6
+    assert [label.get_text() for label in bars[0].get_yticklabels()] == [f"name {row}" for row in (7, 6, 5, 4, 3)]
+    assert [bar.get_x() + bar.get_width() for bar in bars[0].patches] == pytest.approx([7, 6, 5, 4, 3])
+    assert [to_hex(bar.get_facecolor()) for bar in bars[0].patches] == [ORANGE] * 3 + [BLUE] * 2
+
+
+def test_maps_figure_has_a_titled_picture_for_each_category():
+    maps = {name: torch.rand(4, 4) for name in ("dog", "car", "grass", "sky")}
+    photo = MappedPhoto(gray(40, 30), maps, dict.fromkeys(maps, 0.25))
+    figure = maps_figure([photo, photo], classes=("dog", "car"), most_columns=3)
+    assert [axes.get_title() for axes in figure.axes[:5]] == ["photo", "dog  0.25", "car  0.25", "grass  0.25",
+                                                             "sky  0.25"]
+    assert figure.axes[1].title.get_color() == BLUE and figure.axes[3].title.get_color() == ORANGE
+    boxes = [axes.get_position() for axes in figure.axes]
+    assert all(min(box.x0, box.y0) > -1e-3 and max(box.x1, box.y1) < 1.001 for box in boxes)
+    assert not any(a.overlaps(b) for number, a in enumerate(boxes) for b in boxes[number + 1:])
+
+
+def test_curves_show_mean_and_deviation():
+    runs = [[(1, 10.0), (2, 20.0), (3, 30.0)], [(1, 14.0), (2, 20.0)]]  # the second was trained for less
+    figure = curves_figure({"BAC-GCN": runs, "other": [runs[0]]}, zero_shot=12.0, crops_from=2)
+    axes, = figure.axes
+    lines = {line.get_label(): line for line in axes.lines}
+    mean = lines["BAC-GCN, mean of 2 seeds: 20.0"]
+    assert list(mean.get_xdata()) == [1, 2] and mean.get_ydata().tolist() == [12, 20]
+    assert lines["other: 30.0"].get_ydata().tolist() == [10, 20, 30]
+    assert list(lines["CLIP zero-shot: 12.0"].get_ydata()) == [12, 12]
+    band = axes.collections[0].get_paths()[0].vertices
+    assert band[band[:, 0] == 1][:, 1].max() == pytest.approx(12 + math.sqrt(8))
+    assert any(text.get_text() == "ReSO's crops join" and text.xy[0] == 1.5 for text in axes.texts)
+
+
+@pytest.mark.parametrize("count, columns", [(3, 1), (80, 2)])
+def test_per_class_bars_are_sorted_and_marked(count, columns):
+    ours, baseline = np.linspace(20, 90, count), np.full(count, 50.0)
+    ours[0] = np.nan
+    figure = per_class_figure([f"class {row}" for row in range(count)], ours, baseline, "ours", "theirs")
+    assert len(figure.axes) == columns
+    widths = [bar.get_width() for axes in figure.axes for bar in axes.patches]
+    assert widths == pytest.approx(sorted(ours[1:], reverse=True)), "no bar for a class without a positive"
+    first = figure.axes[0]
+    assert first.get_yticklabels()[0].get_text() == f"class {count - 1}" and first.texts[0].get_text() == "+40.0"
+    assert set(first.lines[0].get_xdata()) == {50.0}
+
+
+def test_graph_figure_and_files(tmp_path):
+    graph = np.array([[1, 0.5, 0.25], [0.125, 1, 0], [0, 0.75, 1]])
+    figure = graph_figure(graph, ["dog", "tv_monitor", "grass"], num_classes=2)
+    axes = figure.axes[0]
+    assert (axes.images[0].get_array() == graph).all()
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["dog", "tv_monitor", "grass"]
+    assert {line.get_xdata()[0] for line in axes.lines} >= {1.5}
+    pdf, png = save_figure(figure, tmp_path / "new" / "graph")
+    first = pdf.read_bytes(), png.read_bytes()
+    assert first[0].startswith(b"%PDF") and matplotlib.image.imread(png).shape[1] > 600
+    save_figure(graph_figure(graph, ["dog", "tv_monitor", "grass"], 2), tmp_path / "new" / "graph")
+    assert (pdf.read_bytes(), png.read_bytes()) == first
+
+
+# ---- the command line ----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("figure", ["masks", "maps", "graph", "per_class"])
+def test_eval_draws(run_folder, figure):
+    run_script("eval", "--figure", figure, "--checkpoint", run_folder / "checkpoint.pth")
+    assert all((run_folder / "figures" / f"{figure}.{kind}").stat().st_size > 1000 for kind in ("pdf", "png"))
+
+
+def test_eval_draws_curves_of_all_runs_below_a_folder(tiny_world, run_folder, tmp_path):
+    train(tiny_world, run_folder.parent / "no_reso", "--epochs", "3", "--no_reso")
+    run_script("eval", "--figure", "curves", "--runs", run_folder.parent, "--output_dir", tmp_path)
+    assert (tmp_path / "curves.pdf").exists()
+
+
+def test_eval_draws_masks_without_a_checkpoint(tiny_world, tmp_path, photo):
+    photo.save(tmp_path / "photo.png")
+    run_script("eval", *tiny_world.flags, "--figure", "masks", "--image", tmp_path / "photo.png",
+               "--output_dir", tmp_path / "out")
+    assert (tmp_path / "out" / "masks.png").exists()
+
+
+def test_eval_tags_a_photo(run_folder, photo, tmp_path, capsys):
+    photo.save(tmp_path / "my photo.png")
+    run_script("eval", "--checkpoint", run_folder / "checkpoint.pth", "--image", tmp_path / "my photo.png",
+               "--output_dir", tmp_path)
+    out = capsys.readouterr().out
+    assert str(tmp_path / "my photo.png") in out and "background:" in out
+    assert (tmp_path / "tags_my photo.png").exists()
+
+
+def test_per_class_baseline_from_a_file(run_folder, tmp_path, capsys):
+    run_script("eval", "--checkpoint", run_folder / "checkpoint.pth")
+    table = run_folder / "per_class_bac_gcn.csv"
+    flags = ["--figure", "per_class", "--checkpoint", run_folder / "checkpoint.pth", "--output_dir", tmp_path]
+    run_script("eval", *flags, "--baseline", table)
+    (tmp_path / "other.csv").write_text(table.read_text().replace("aeroplane", "zebra"))
+    with pytest.raises(SystemExit):
+        run_script("eval", *flags, "--baseline", tmp_path / "other.csv")
+    assert "other.csv: of 20 other classes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--figure", "maps", "--dataset", "voc2007"], "--checkpoint is missing"),
+    (["--figure", "maps", "--checkpoint", "RUN", "--categories", "zebra"], "--categories 'zebra'"),
+    (["--image", "nowhere.jpg", "--checkpoint", "RUN"], "nowhere.jpg: no such image"),
+    (["--figure", "curves", "--runs", "nowhere"], "nowhere: no such folder"),
+])
+def test_what_is_missing_is_named(run_folder, capsys, flags, message):
+    with pytest.raises(SystemExit) as stop:
+        run_script("eval", *[run_folder / "checkpoint.pth" if flag == "RUN" else flag for flag in flags])
+    assert stop.value.code == 2 and message in capsys.readouterr().err
