@@ -7,7 +7,14 @@ from statistics import fmean, pstdev
 import numpy as np
 import pytest
 
-from models.baselines.sparc import Cosines, estimate, graph_compounds, principal_direction, sparc_scores, standardise_images
+from models.baselines.sparc import (
+    Cosines,
+    estimate,
+    graph_compounds,
+    principal_direction,
+    sparc_scores,
+    standardise_images,
+)
 
 COMPOUNDS = [(0, 1), (1, 2), (0, 1, 2), (0, 3)]
 
