@@ -8,19 +8,15 @@ any multiples of the patch size. Patches are counted row by row.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Mapping, NamedTuple, cast
+from typing import Mapping, NamedTuple, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-HEAD_WIDTH = 64  # every CLIP ViT splits its width into heads of 64
-BOOKKEEPING_KEYS = ("input_resolution", "context_length", "vocab_size")  # in OpenAI's archives; shapes tell them
-
-
-class WeightsError(ValueError):
-    """Weights that cannot be used. The message is one line: the file, what is wrong, what to do."""
+from clip.architecture import MEAN, STD, Architecture, WeightsError
+from clip.layouts import to_openai_names
+from clip.transformer import Transformer
 
 
 class DenseFeatures(NamedTuple):
@@ -38,209 +34,22 @@ class PatchAttentions(NamedTuple):
     attentions: Tensor  # (layers, B, N + 1, N + 1), rows are queries and sum to 1, token 0 is [cls]
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """Sizes of a CLIP; the defaults are those of ViT-B/16."""
-
-    embed_dim: int = 512
-    image_resolution: int = 224
-    patch_size: int = 16
-    vision_width: int = 768
-    vision_layers: int = 12
-    context_length: int = 77
-    vocab_size: int = 49408
-    text_width: int = 512
-    text_layers: int = 12
-
-    @classmethod
-    def of(cls, state_dict: Mapping[str, Tensor]) -> Architecture:
-        """Read the sizes off the shapes of a state dict with OpenAI's names.
-
-        Raises:
-            WeightsError: the tensors are not those of a CLIP with a vision transformer.
-        """
-        if any(key.startswith(("visual.attnpool.", "visual.layer1.")) for key in state_dict):
-            raise WeightsError("a CLIP ResNet; only vision transformers have patch tokens, use one such as ViT-B/16")
-        if any(key.startswith(("vision_model.", "text_model.")) for key in state_dict):
-            raise WeightsError("transformers' parameter names; OpenAI's are needed (visual.conv1.weight, ...)")
-        try:
-            vision_width, _, patch_size, _ = state_dict["visual.conv1.weight"].shape
-            tokens, _ = state_dict["visual.positional_embedding"].shape
-            context_length, text_width = state_dict["positional_embedding"].shape
-            vocab_size, _ = state_dict["token_embedding.weight"].shape
-            _, embed_dim = state_dict["text_projection"].shape
-        except KeyError as error:
-            raise WeightsError(f"not a CLIP: {error.args[0]} is missing") from None
-        except ValueError:
-            raise WeightsError("not a CLIP: an embedding or projection has the wrong number of dimensions") from None
-        for width in (vision_width, text_width):
-            if width % HEAD_WIDTH:
-                raise WeightsError(f"not a CLIP: width {width} is no multiple of the head width {HEAD_WIDTH}")
-        grid = math.isqrt(tokens - 1)
-        if grid * grid != tokens - 1:
-            raise WeightsError(f"not a CLIP: {tokens} positions are not [cls] and a square grid of patches")
-        return cls(
-            embed_dim=embed_dim,
-            image_resolution=grid * patch_size,
-            patch_size=patch_size,
-            vision_width=vision_width,
-            vision_layers=_count_blocks(state_dict, "visual.transformer.resblocks."),
-            context_length=context_length,
-            vocab_size=vocab_size,
-            text_width=text_width,
-            text_layers=_count_blocks(state_dict, "transformer.resblocks."),
-        )
-
-
-def _count_blocks(state_dict: Mapping[str, Tensor], prefix: str) -> int:
-    count = len({key[len(prefix):].split(".")[0] for key in state_dict if key.startswith(prefix)})
-    if count == 0:
-        raise WeightsError(f"not a CLIP: no {prefix}*")
-    return count
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention with the parameter names of `nn.MultiheadAttention`.
-
-    Where only token 0 asks, its query is carried through the key projection, and the weights through the value
-    projection, instead of projecting every token: q . (W_k x) = (W_k^T q) . x. The bias of the keys shifts all
-    logits of a query alike and cancels in the softmax; the weights sum to 1, so the bias of the values is added once.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.heads = width // HEAD_WIDTH
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """Tokens (B, L, W) to tokens; `mask` (B, 1, L, L) is True where a query (row) may see a key."""
-        query, key, value = self._split_heads(F.linear(x, self.in_proj_weight, self.in_proj_bias), 3)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=is_causal)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))
-
-    def weights(self, x: Tensor) -> Tensor:
-        """Softmax attention of every head between all tokens, (B, heads, L, L)."""
-        rows = 2 * x.shape[-1]
-        query, key = self._split_heads(F.linear(x, self.in_proj_weight[:rows], self.in_proj_bias[:rows]), 2)
-        return (query @ key.transpose(-1, -2) * HEAD_WIDTH**-0.5).softmax(dim=-1)
-
-    def cls_weights(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Softmax attention of every head from token 0, (B, heads, L), to the tokens where `mask` (B, L) is True."""
-        query_weight, key_weight, _ = self.in_proj_weight.chunk(3)
-        query = F.linear(x[:, 0], query_weight, self.in_proj_bias.chunk(3)[0]).unflatten(-1, (self.heads, HEAD_WIDTH))
-        query = torch.einsum("bhd,hdw->bhw", query, key_weight.unflatten(0, (self.heads, HEAD_WIDTH)))
-        logits = (query * HEAD_WIDTH**-0.5) @ x.transpose(1, 2)  # scaled first: the sums stay in the range of fp16
-        if mask is not None:
-            logits = logits.masked_fill(~mask[:, None], -math.inf)
-        return logits.softmax(dim=-1)
-
-    def cls_output(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The first row of `forward`, (B, W)."""
-        value_weight = self.in_proj_weight.chunk(3)[2].unflatten(0, (self.heads, HEAD_WIDTH))
-        mixed = torch.einsum("bhw,hdw->bhd", self.cls_weights(x, mask) @ x, value_weight).flatten(1)
-        return self.out_proj(mixed + self.in_proj_bias.chunk(3)[2])
-
-    def self_only(self, x: Tensor) -> Tensor:
-        """Every token attends to itself alone, so attention is its value projection: (B, L, W) to (B, L, W)."""
-        return self.out_proj(F.linear(x, self.in_proj_weight.chunk(3)[2], self.in_proj_bias.chunk(3)[2]))
-
-    def _split_heads(self, x: Tensor, parts: int) -> Tensor:
-        """(B, L, parts * W) to (parts, B, heads, L, HEAD_WIDTH)."""
-        return x.unflatten(-1, (parts, self.heads, HEAD_WIDTH)).permute(2, 0, 3, 1, 4)
-
-
-class MLP(nn.Module):
-    """The block's feed-forward network, four times as wide inside."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.c_fc = nn.Linear(width, 4 * width)
-        self.c_proj = nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(quick_gelu(self.c_fc(x)))
-
-
-def quick_gelu(x: Tensor) -> Tensor:
-    """x * sigmoid(1.702 x), the activation that CLIP was trained with, as a scaled SiLU."""
-    return F.silu(x * 1.702) * (1 / 1.702)
-
-
-class ResidualAttentionBlock(nn.Module):
-    """Pre-norm transformer block. The variants differ only in who attends to whom."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.ln_1 = nn.LayerNorm(width)
-        self.attn = Attention(width)
-        self.ln_2 = nn.LayerNorm(width)
-        self.mlp = MLP(width)
-
-    def forward(self, x: Tensor, mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        return self._feed_forward(x + self.attn(self.ln_1(x), mask, is_causal))
-
-    def cls_output(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The first token of `forward`, (B, W), at the cost of that token."""
-        return self._feed_forward(x[:, 0] + self.attn.cls_output(self.ln_1(x), mask))
-
-    def self_only(self, x: Tensor) -> Tensor:
-        """`forward` where every token attends to itself alone."""
-        return self._feed_forward(x + self.attn.self_only(self.ln_1(x)))
-
-    def attention(self, x: Tensor) -> Tensor:
-        """Head-averaged attention weights between all tokens, (B, L, L)."""
-        return self.attn.weights(self.ln_1(x)).mean(dim=1)
-
-    def cls_attention(self, x: Tensor) -> Tensor:
-        """Head-averaged attention weights of token 0, (B, L)."""
-        return self.attn.cls_weights(self.ln_1(x)).mean(dim=1)
-
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        return x + self.mlp(self.ln_2(x))
-
-
-class Transformer(nn.Module):
-    """A stack of blocks over tokens (B, L, W). Residual branches start smaller the deeper the stack, as in CLIP."""
-
-    def __init__(self, width: int, layers: int) -> None:
-        super().__init__()
-        self.resblocks = nn.ModuleList(ResidualAttentionBlock(width) for _ in range(layers))
-        residual_std = width**-0.5 * (2 * layers) ** -0.5
-        for block in self.blocks:
-            nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
-            nn.init.normal_(block.attn.out_proj.weight, std=residual_std)
-            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
-            nn.init.normal_(block.mlp.c_proj.weight, std=residual_std)
-            for layer in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
-                nn.init.zeros_(layer.bias)
-
-    @property
-    def blocks(self) -> list[ResidualAttentionBlock]:
-        return cast("list[ResidualAttentionBlock]", list(self.resblocks))
-
-    def forward(self, x: Tensor, is_causal: bool = False) -> Tensor:
-        for block in self.blocks:
-            x = block(x, is_causal=is_causal)
-        return x
-
-
 class VisionTransformer(nn.Module):
     """CLIP's image encoder: patches and [cls] through a transformer, then into the joint space."""
 
-    def __init__(self, resolution: int, patch_size: int, width: int, layers: int, embed_dim: int) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.input_resolution = resolution
-        self.patch_size = patch_size
-        tokens = (resolution // patch_size) ** 2 + 1
-        self.conv1 = nn.Conv2d(3, width, kernel_size=patch_size, stride=patch_size, bias=False)
+        self.architecture = a = architecture
+        self.input_resolution = a.image_resolution
+        self.patch_size = a.patch_size
+        tokens, width = (a.image_resolution // a.patch_size) ** 2 + 1, a.vision_width
+        self.conv1 = nn.Conv2d(3, width, kernel_size=a.patch_size, stride=a.patch_size, bias=False)
         self.class_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
         self.positional_embedding = nn.Parameter(torch.randn(tokens, width) * width**-0.5)
         self.ln_pre = nn.LayerNorm(width)
-        self.transformer = Transformer(width, layers)
+        self.transformer = Transformer(width, a.vision_layers, a.vision_head_width, a.vision_mlp_width, a.activation)
         self.ln_post = nn.LayerNorm(width)
-        self.proj = nn.Parameter(torch.randn(width, embed_dim) * width**-0.5)
+        self.proj = nn.Parameter(torch.randn(width, a.embed_dim) * width**-0.5)
 
     def forward(self, images: Tensor, patch_mask: Tensor | None = None, keep: Tensor | None = None) -> Tensor:
         """See `CLIP.encode_image`."""
@@ -286,6 +95,19 @@ class VisionTransformer(nn.Module):
         attentions.append(last.attention(x))
         return PatchAttentions(self._project(last.self_only(x[:, 1:])), torch.stack(attentions))
 
+    def take_openai_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Make an encoder of images that are normalised by `mean` and `std` (3,) take images normalised by OpenAI's.
+
+        Normalisation and patch embedding are linear, so that the difference goes into the weights: a factor for each
+        channel into the convolution, and the rest, the same for all patches, into their positional embeddings.
+        """
+        kernel = self.conv1.weight.double()
+        shift, scale = torch.tensor([[(our_mean - mean) / std, our_std / std] for our_mean, our_std, mean, std
+                                     in zip(MEAN, STD, mean, std)]).to(kernel).unbind(dim=1)
+        with torch.no_grad():
+            self.conv1.weight.copy_(kernel * scale[:, None, None])
+            self.positional_embedding[1:] += torch.einsum("ocyx,c->o", kernel, shift)
+
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patches in an image.
 
@@ -326,14 +148,12 @@ class CLIP(nn.Module):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        a = architecture
+        self.architecture = a = architecture
         self.embed_dim = a.embed_dim
         self.context_length = a.context_length
         self.vocab_size = a.vocab_size
-        self.visual = VisionTransformer(
-            a.image_resolution, a.patch_size, a.vision_width, a.vision_layers, a.embed_dim,
-        )
-        self.transformer = Transformer(a.text_width, a.text_layers)
+        self.visual = VisionTransformer(a)
+        self.transformer = Transformer(a.text_width, a.text_layers, a.text_head_width, a.text_mlp_width, a.activation)
         self.token_embedding = nn.Embedding(a.vocab_size, a.text_width)
         self.positional_embedding = nn.Parameter(torch.randn(a.context_length, a.text_width) * 0.01)
         self.ln_final = nn.LayerNorm(a.text_width)
@@ -400,15 +220,20 @@ class CLIP(nn.Module):
         return logits_per_image, logits_per_image.T
 
 
-def build_model(state_dict: Mapping[str, Tensor]) -> CLIP:
-    """Make a frozen fp32 CLIP of the tensors' own architecture, in eval mode.
+def build_model(state_dict: Mapping[str, Tensor], activation: str = "quick_gelu", vision_head_width: int | None = None,
+                text_head_width: int = 64) -> CLIP:
+    """Make a frozen fp32 CLIP of the tensors' own sizes, in eval mode.
+
+    Args:
+        state_dict: names to tensors, as OpenAI, open_clip or transformers name them.
+        activation: see `Architecture.of` for this and the head widths, which the tensors do not tell.
 
     Raises:
         WeightsError: tensors are missing, unexpected, of the wrong shape or type, or hold NaN or infinities.
     """
-    tensors = {key: value for key, value in state_dict.items() if key not in BOOKKEEPING_KEYS}
+    tensors = to_openai_names(state_dict)
     with torch.device("meta"):  # no time for random numbers that are overwritten at once
-        model = CLIP(Architecture.of(tensors))
+        model = CLIP(Architecture.of(tensors, activation, vision_head_width, text_head_width))
     _check_tensors(tensors, model.state_dict())
     # A copy in fp32: released weights are fp16, which CPUs multiply slowly, and the caller's tensors stay his own.
     model.load_state_dict({key: value.to(torch.float32, copy=True) for key, value in tensors.items()}, assign=True)

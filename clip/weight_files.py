@@ -1,6 +1,7 @@
 """Weight files to tensors: OpenAI's TorchScript archives, state dicts, safetensors. No file's code is ever run."""
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -11,11 +12,11 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Mapping, Union
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clip.model import WeightsError
+from clip.architecture import WeightsError
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -26,34 +27,50 @@ STORAGE_TYPES = {
 }
 TOKEN_TABLE = "token_embedding.weight"
 TOKEN_ROWS = "token_embedding.rows"
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+PREFIXES = ("module.", "_orig_mod.", "model.", "clip.", "clip_model.")
+INDEX_SUFFIX = ".index.json"
 
 
 def read_state_dict(path: PathLike) -> dict[str, Tensor]:
-    """Read the tensors of a weight file on the CPU, whatever its extension.
+    """Read the tensors of a weight file, or of all files that an index of transformers names, on the CPU.
+
+    The extension does not matter. Wrappers of checkpoints (`state_dict`, ...) and prefixes that all names share
+    (`module.`, ...) are taken off.
 
     Raises:
         WeightsError: without the path, which `load` adds.
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            head = file.read(9)
-        if not head:
-            raise WeightsError("the file is empty; get it again")
-        if head[8:] == b"{":  # after the length of the JSON header
-            return _read_safetensors(path)
-        if head.startswith(b"PK") and _is_torchscript(path):
-            return _read_torchscript(path)
-        return _unwrap(torch.load(path, map_location="cpu", weights_only=True))
+        if path.name.endswith(INDEX_SUFFIX):
+            shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+            tensors = {key: value for shard in shards for key, value in _read_file(path.with_name(shard)).items()}
+        else:
+            tensors = _read_file(path)
+        return _without_prefixes(tensors)
     except WeightsError:
         raise
     except OSError as error:
-        raise WeightsError(f"cannot be read ({error.strerror or error})") from None
+        where = f"{Path(error.filename).name} " if error.filename and Path(error.filename) != path else ""
+        raise WeightsError(f"{where}cannot be read ({error.strerror or error})") from None
     except pickle.UnpicklingError as error:
         raise WeightsError(_explain_pickle(error)) from None
     except Exception as error:  # a damaged file can make its parser fail in any way
         reason = str(error).strip().split("\n")[0]
         raise WeightsError(f"truncated, damaged or no weight file ({reason}); get it again") from None
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    with path.open("rb") as file:
+        head = file.read(9)
+    if not head:
+        raise WeightsError("the file is empty; get it again")
+    if head[8:] == b"{":  # after the length of the JSON header
+        return _read_safetensors(path)
+    if head.startswith(b"PK") and _is_torchscript(path):
+        return _read_torchscript(path)
+    return _unwrap(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def _explain_pickle(error: pickle.UnpicklingError) -> str:
@@ -63,13 +80,33 @@ def _explain_pickle(error: pickle.UnpicklingError) -> str:
     return "truncated, damaged or no weight file; get it again"
 
 
-def _unwrap(content: Any) -> dict[str, Tensor]:
-    """State dict of a checkpoint: perhaps under `state_dict`, perhaps with the prefix of data parallelism."""
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError("holds no state dict (names to tensors), neither on top nor under 'state_dict'")
-    return {key[len("module."):] if key.startswith("module.") else key: value for key, value in content.items()}
+def _unwrap(content: Any, where: str = "") -> dict[str, Tensor]:
+    """State dict of a checkpoint, perhaps under one of `WRAPPERS`, within one another too."""
+    wrappers = [key for key in WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)]
+    if len(wrappers) > 1:
+        raise WeightsError(f"holds weights under {' and '.join(map(repr, wrappers))}; save one of them alone")
+    if wrappers:
+        return _unwrap(content[wrappers[0]], f"{where}{wrappers[0]}.")
+    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError("holds no state dict (names to tensors), neither on top nor under "
+                           f"{', '.join(map(repr, WRAPPERS))}")
+    for key, value in content.items():
+        if not isinstance(key, str):
+            raise WeightsError(f"{where}{key} is no name of a tensor; save a state dict")
+        if not isinstance(value, Tensor):
+            raise WeightsError(f"{where}{key} is no tensor but {type(value).__name__}; save the tensors alone")
+    return dict(content)
+
+
+def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in PREFIXES:
+        others = [name for name in tensors if not name.startswith(prefix)]
+        if not others:
+            return _without_prefixes({name[len(prefix):]: value for name, value in tensors.items()})
+        if len(others) < len(tensors):
+            raise WeightsError(f"holds {others[0]} beside a model under '{prefix}'; save the tensors of "
+                               f"'{prefix}' alone")
+    return tensors
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -139,22 +176,35 @@ def _named_tensors(module: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]
             yield from _named_tensors(value, f"{prefix}{name}.")
 
 
-def save_compact(state_dict: Mapping[str, Tensor], path: PathLike, used_token_ids: Iterable[int], seed: int) -> None:
+def save_compact(state_dict: Mapping[str, Tensor], path: PathLike, used_token_ids: Iterable[int], seed: int,
+                 activation: str = "quick_gelu") -> None:
     """Write a CLIP as safetensors that holds only the used rows of its token table.
 
     `load` fills the other rows with normal random numbers of `seed` and of the used rows' standard deviation: texts
     of used tokens are encoded as before, others by untrained rows. The file has the tensors of the state dict, with
     `token_embedding.weight` cut to the rows whose ids are in `token_embedding.rows`, and the metadata
-    `token_embedding_seed`, `token_embedding_std` and `vocab_size`.
+    `token_embedding_seed`, `token_embedding_std`, `vocab_size` and `activation`.
     """
     table = state_dict[TOKEN_TABLE]
     rows = torch.tensor(sorted(set(used_token_ids)), dtype=torch.int64)
     tensors = {key: value.contiguous() for key, value in state_dict.items()}
     tensors[TOKEN_ROWS], tensors[TOKEN_TABLE] = rows, table[rows].contiguous()
     std = table[rows].float().std(correction=0).item()
-    metadata = {"token_embedding_seed": str(seed), "token_embedding_std": repr(std), "vocab_size": str(len(table))}
+    metadata = {"token_embedding_seed": str(seed), "token_embedding_std": repr(std), "vocab_size": str(len(table)),
+                "activation": activation}
     with atomic_path(Path(path)) as temporary:
         save_file(tensors, temporary, metadata)
+
+
+def compact_activation(path: PathLike) -> str | None:
+    """The activation of a CLIP that `save_compact` wrote; None for every other file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            # Files that are older than the entry are of the only activation that there was.
+            return metadata.get("activation", "quick_gelu") if TOKEN_ROWS in file.keys() else None  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
