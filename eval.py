@@ -6,8 +6,8 @@
     python eval.py --method tagclip --dataset voc2007                   TagCLIP, at native size
     python eval.py --method cdul --dataset voc2007                      CDUL's initialisation
 
-Writes per-class AP as per_class_METHOD.csv beside the checkpoint. Without one it goes into --output_dir, together with
-the config.json and result.json that tables are collected from.
+Writes per-class AP as per_class_METHOD.csv and the scores of all images as scores.npz beside the checkpoint. Without
+one they go into --output_dir, together with the config.json and result.json that tables are collected from.
 
     python eval.py --table main --runs runs/*                           the paper's numbers beside ours
     python eval.py --table ablation --runs runs/ablation/mini           components; also choices and hyper
@@ -29,6 +29,7 @@ from engine.command_line.eval_flags import get_eval_parser
 from engine.command_line.method_flags import EVAL_DEFAULTS
 from engine.evaluation.evaluation_set import load_evaluation_set
 from engine.evaluation.metrics import average_precision, summarise
+from engine.evaluation.scores_file import save_scores
 from engine.methods.method_scores import score_test_images, write_result
 from engine.pictures.figure_data import FIGURES, draw_figure, save_curves
 from engine.pictures.tagging import tag_photos
@@ -89,6 +90,9 @@ def evaluate(args: argparse.Namespace, trained: Optional[Checkpoint]) -> None:
             in zip(spec.classes, per_class, test.targets.sum(dim=0))]
     with atomic_write(folder / f"per_class_{args.method}.csv") as file:
         csv.writer(file).writerows([("class", "AP", "positives"), *rows])
+    another = trained is not None and args.method != trained["args"]["method"]  # CLIP, on a checkpoint's weights
+    save_scores(folder / (f"scores_{args.method}.npz" if another else "scores.npz"), test.images.image_ids, spec.classes,
+                scores, test.targets)
     if trained is None:
         write_result(folder, test, summary["mAP"])
     print(format_table(("class", "AP", "positives"), rows))
