@@ -91,8 +91,8 @@ def evaluate(args: argparse.Namespace, trained: Optional[Checkpoint]) -> None:
     with atomic_write(folder / f"per_class_{args.method}.csv") as file:
         csv.writer(file).writerows([("class", "AP", "positives"), *rows])
     another = trained is not None and args.method != trained["args"]["method"]  # CLIP, on a checkpoint's weights
-    save_scores(folder / (f"scores_{args.method}.npz" if another else "scores.npz"), test.images.image_ids, spec.classes,
-                scores, test.targets)
+    save_scores(folder / (f"scores_{args.method}.npz" if another else "scores.npz"), test.images.image_ids,
+                spec.classes, scores, test.targets)
     if trained is None:
         write_result(folder, test, summary["mAP"])
     print(format_table(("class", "AP", "positives"), rows))
