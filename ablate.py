@@ -53,6 +53,8 @@ class PlannedRun:
             return False
         wanted = {flag: value for flag, value in vars(self.args).items() if flag not in PLACES}
         changed = changed_flags(wanted, run.settings)
+        if self.args.activation not in (None, run.result.get("activation") or "quick_gelu"):
+            changed["activation"] = self.args.activation
         if changed:
             raise DataError(f"{self.folder}: made without {format_flags(changed)}; choose another --output_dir, or "
                             "delete the folder")

@@ -19,7 +19,7 @@ from engine.evaluation.metrics import average_precision, mean_ap, summarise
 from engine.evaluation.zoom import zoomed_map
 from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
-from engine.features.frozen_clip import build_encoder, load_clip, weights_digest
+from engine.features.frozen_clip import build_encoder, clip_facts, load_clip
 from engine.features.readable_images import readable
 from engine.features.text_embeddings import encode_categories
 from engine.methods.baseline_training import train_baseline
@@ -69,8 +69,7 @@ def main(args: argparse.Namespace) -> Run:
     test_set = FeatureSet([test_store], test_split.targets(num_classes))
     calibrate(model, train_set, args, device)
     optimizer = build_optimizer(model, args)
-    run = Run(args, categories, {"weights_sha256": weights_digest(clip_model),
-                                 "skipped_images": skipped + skipped_test})
+    run = Run(args, categories, {**clip_facts(clip_model), "skipped_images": skipped + skipped_test})
     run.restore(model, optimizer)
 
     for epoch in range(run.next_epoch, args.epochs + 1):

@@ -92,8 +92,8 @@ def _build(path: Path, activation: str | None) -> CLIP:
         model = build_model(tensors, told or "quick_gelu")
         if told is None:
             _warn(f"{path}: nothing tells its activation, so quick_gelu is assumed, OpenAI's, with heads of "
-                  f"{model.architecture.vision_head_width}. LAION's and DataComp's weights need gelu: set the "
-                  f"activation, or put their {OPEN_CLIP_CONFIG} beside the file")
+                  f"{model.architecture.vision_head_width}. LAION's and DataComp's weights need gelu: say "
+                  f"--activation gelu, or put their {OPEN_CLIP_CONFIG} beside the file")
         return model
     asked = dataclasses.replace(config.architecture, activation=activation or config.architecture.activation)
     if asked != config.architecture:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 from typing import Optional
 
+from clip.transformer import ACTIVATIONS
 from datasets.registry import DATASETS, get_dataset
 from engine.command_line.flag_types import count, natural
 from engine.command_line.method_flags import (
@@ -24,7 +25,10 @@ def add_data_flags(parser: argparse.ArgumentParser, dataset: Optional[str]) -> N
     group.add_argument("--train_split_file", help="lines `image_id ...`; what follows the id is not read")
     group.add_argument("--val_img_root", help="folder of the test images")
     group.add_argument("--val_split_file", help="lines `image_id class class ...`")
-    group.add_argument("--model_path", help="CLIP weights: OpenAI's archive, a state dict, or safetensors")
+    group.add_argument("--model_path", help="CLIP weights: a file or folder of OpenAI, open_clip or Hugging Face, or a "
+                                            "name on Hugging Face's hub (see docs/weights.md)")
+    group.add_argument("--activation", choices=list(ACTIVATIONS),
+                       help="of the CLIP of --model_path, where no configuration beside the weights says it")
     group.add_argument("--prompts", choices=PROMPT_SETS, default="single",
                        help="of the text embeddings: \"a photo of a\", or the mean of 85 (TagCLIP's default)")
     group.add_argument("--feature_root", default="features",

@@ -50,7 +50,9 @@ class EvaluationSet:
 def check_weights(args: argparse.Namespace, trained: Checkpoint, clip_model: CLIP) -> None:
     """Raises DataError where a checkpoint was trained on another CLIP."""
     if trained["weights_sha256"] != weights_digest(clip_model):
-        raise DataError(f"{args.model_path}: not the CLIP weights that {args.checkpoint} was trained on")
+        activation, then = clip_model.architecture.activation, trained.get("activation", "quick_gelu")
+        advice = "" if activation == then else f"; they were {then} then and are {activation} here, see --activation"
+        raise DataError(f"{args.model_path}: not the CLIP weights that {args.checkpoint} was trained on{advice}")
 
 
 def load_evaluation_set(args: argparse.Namespace, spec: DatasetSpec, device: torch.device) -> EvaluationSet:

@@ -2,27 +2,52 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
+import sys
+import warnings
+from typing import Any, Dict, Union
 
 import torch
 
 import clip
-from clip.model import CLIP
+from clip.model import CLIP, VisionTransformer
+from engine.process.distributed import is_main
 from models.encoder import FrozenEncoder
 
 
 def load_clip(args: argparse.Namespace, device: torch.device) -> CLIP:
-    """The frozen CLIP of `--model_path`."""
-    return clip.load(args.model_path, device)[0]
+    """The frozen CLIP of `--model_path` and `--activation`; what is assumed of it is one line on stderr."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", clip.WeightsWarning)
+        model, _ = clip.load(args.model_path, device, activation=args.activation)
+    for warning in caught:
+        if is_main():
+            print(f"warning: {warning.message}", file=sys.stderr)
+    return model
 
 
-def weights_digest(model: torch.nn.Module) -> str:
-    """SHA-256 over the names and values of all weights."""
+def weights_digest(model: Union[CLIP, VisionTransformer]) -> str:
+    """SHA-256 over all that the numbers of a CLIP, or of its image encoder, depend on.
+
+    That is the names and values of the weights, and the activation and the head widths where they are not OpenAI's:
+    so the digests of OpenAI's are those of the weights alone.
+    """
     digest = hashlib.sha256()
+    for field in dataclasses.fields(model.architecture):
+        value = getattr(model.architecture, field.name)
+        if field.name in ("activation", "vision_head_width", "text_head_width") and value != field.default:
+            digest.update(f"{field.name} {value}".encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def clip_facts(model: CLIP) -> Dict[str, Any]:
+    """What config.json and checkpoints say of the CLIP that a run stands on."""
+    return {"weights_sha256": weights_digest(model), "activation": model.architecture.activation,
+            "head_width": model.architecture.vision_head_width}
 
 
 ENCODER_FLAGS = ("mask_share", "mask_threshold", "attention_layer", "mask_mode", "patch_attention", "precision")

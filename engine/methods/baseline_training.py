@@ -15,7 +15,7 @@ from datasets.split_file import read_image_ids
 from engine.command_line.method_flags import check_zoom
 from engine.evaluation.evaluation_set import EvaluationSet, Scored, load_evaluation_set
 from engine.evaluation.metrics import average_precision, mean_ap, summarise
-from engine.features.frozen_clip import weights_digest
+from engine.features.frozen_clip import clip_facts
 from engine.methods.cdul_training import CDULTraining
 from engine.methods.tai_dpt_training import TaIDPTTraining
 from engine.process.distributed import world
@@ -70,7 +70,7 @@ def train_baseline(args: argparse.Namespace, spec: DatasetSpec, device: torch.de
     test = load_evaluation_set(args, spec, device)
     seed_everything(args.seed, device)
     training = TRAININGS[args.method](test, read_image_ids(args.train_split_file))
-    run = Run(args, list(spec.classes), {"weights_sha256": weights_digest(test.clip_model),
+    run = Run(args, list(spec.classes), {**clip_facts(test.clip_model),
                                          "skipped_images": training.skipped + test.skipped})
     run.restore(training.model, training.optimizer)
 

@@ -14,7 +14,7 @@ from engine.evaluation.evaluation_set import EvaluationSet, Scored, check_weight
 from engine.evaluation.zoom import Tiles, zoomed, zoomed_logits
 from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
-from engine.features.frozen_clip import weights_digest
+from engine.features.frozen_clip import clip_facts
 from engine.features.text_embeddings import encode_categories
 from engine.methods.cdul_training import cdul_initial_scores, cdul_logits
 from engine.methods.tagclip_scores import tagclip_scores
@@ -84,10 +84,10 @@ def write_result(folder: PathLike, test: EvaluationSet, mean_average_precision: 
         test: what was measured, and the flags.
         mean_average_precision: in percent.
     """
-    args = test.args
+    args, facts = test.args, clip_facts(test.clip_model)
     write_json(Path(folder) / "config.json", {
-        "args": vars(args), "git_revision": git_revision(), "weights_sha256": weights_digest(test.clip_model),
-        "skipped_images": test.skipped}, indent=1)
+        "args": vars(args), "git_revision": git_revision(), **facts, "skipped_images": test.skipped}, indent=1)
     write_json(Path(folder) / "result.json", {
         "dataset": args.dataset, "method": args.method, "title": method_title(args, trained=False),
-        "weights": Path(args.model_path).name, "seed": 0, "epochs": 0, "last_mAP": mean_average_precision}, indent=1)
+        "weights": Path(args.model_path).name, "activation": facts["activation"], "seed": 0, "epochs": 0,
+        "last_mAP": mean_average_precision}, indent=1)

@@ -11,10 +11,10 @@ from datasets.files import DataError, PathLike, read_json
 from engine.command_line.method_flags import TRAINED_METHODS
 from engine.command_line.older_runs import complete_flags
 from engine.command_line.train_flags import default_flags
-from engine.results.tables import Statistic
+from engine.results.tables import Statistic, weights_label
 
 PLACES = frozenset((
-    "train_img_root", "train_split_file", "val_img_root", "val_split_file", "model_path", "caption_root",
+    "train_img_root", "train_split_file", "val_img_root", "val_split_file", "model_path", "activation", "caption_root",
     "feature_root", "output_dir", "config", "resume", "overwrite", "device", "num_workers", "encode_batch_size",
     "compile", "no_feature_store", "skip_unreadable", "resnet_weights", "zoom", "seed", "dataset", "method"))
 """Flags that say where and how a run was made, or which of several equal runs it is; not what was trained."""
@@ -56,7 +56,7 @@ class Experiment(NamedTuple):
     split: str
     """File name of the test split."""
     weights: str
-    """File name of the CLIP weights, with their digest where two files of a name differ."""
+    """File name of the CLIP weights as `weights_label`, with their digest where two files of a name differ."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,9 @@ def collect_runs(folders: Sequence[PathLike]) -> Collection:
 
 
 def _weights_name(run: FinishedRun, runs: Sequence[FinishedRun]) -> str:
-    name = run.result["weights"]
-    digests = {other.weights_sha256 for other in runs if other.result["weights"] == name and other.weights_sha256}
-    return f"{name} {(run.weights_sha256 or 'unknown')[:8]}" if len(digests) > 1 else name
+    label = weights_label(run.result)
+    digests = {other.weights_sha256 for other in runs if weights_label(other.result) == label and other.weights_sha256}
+    return f"{label} {(run.weights_sha256 or 'unknown')[:8]}" if len(digests) > 1 else label
 
 
 def _run_folders(folders: Sequence[PathLike]) -> List[Path]:

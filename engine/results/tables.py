@@ -113,6 +113,12 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Seq
     return "\n".join(lines)
 
 
+def weights_label(result: Dict[str, Any]) -> str:
+    """The file name of the CLIP weights in a result.json, and their activation where it is not OpenAI's."""
+    activation = result.get("activation") or "quick_gelu"  # the only one before it was recorded
+    return result["weights"] + ("" if activation == "quick_gelu" else f", {activation}")
+
+
 def results_table(spec: DatasetSpec, result: Dict[str, Any]) -> str:
     """A run's mAP beside the paper's. The last epoch is the headline; the best one was chosen on the test images.
 
@@ -128,4 +134,5 @@ def results_table(spec: DatasetSpec, result: Dict[str, Any]) -> str:
                  f"epoch {result['best_epoch']}, chosen on the test images"))
     if result["zoom_mAP"] is not None:
         rows.append((f"{title} (ours, last) + zoom", f"{result['zoom_mAP']:.2f}", "extension, not in the paper"))
-    return f"{spec.title}, CLIP weights {result['weights']}\n" + format_table(("method", "mAP", ""), rows, left=(0, 2))
+    heading = f"{spec.title}, CLIP weights {weights_label(result)}"
+    return f"{heading}\n{format_table(('method', 'mAP', ''), rows, left=(0, 2))}"

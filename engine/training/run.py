@@ -23,7 +23,8 @@ from engine.training.checkpoint import Progress, load_checkpoint, load_optimizer
 
 _FREE_FLAGS = frozenset((
     "output_dir", "config", "resume", "overwrite", "epochs", "device", "num_workers", "feature_root",
-    "no_feature_store", "skip_unreadable", "zoom"))
+    "no_feature_store", "skip_unreadable", "zoom",
+    "activation"))
 """Flags that may differ between the parts of one run: they do not change what an epoch computes."""
 
 
@@ -107,8 +108,9 @@ class Run:
             if flag not in free and self.args.get(flag, value) != value:
                 raise DataError(f"{path}: made with --{flag} {value}, not {self.args[flag]}; {advice}")
         for name, value in self.facts.items():
-            if type(checkpoint.get(name)) is not type(value) or checkpoint[name] != value:
-                raise DataError(f"{path}: made with {name} {shorten(str(checkpoint.get(name)))}, not "
+            found = checkpoint.get(name, value)  # younger facts are absent; the digest of the weights never is
+            if type(found) is not type(value) or found != value:
+                raise DataError(f"{path}: made with {name} {shorten(str(found))}, not "
                                 f"{shorten(str(value))}; {advice}")
         return checkpoint
 
@@ -202,6 +204,7 @@ class Run:
         """
         result = {"dataset": spec.name, "method": self.args["method"],
                   "title": method_title(argparse.Namespace(**self.args)), "weights": Path(self.args["model_path"]).name,
+                  "activation": self.facts.get("activation"),
                   "seed": self.args["seed"], "epochs": self.history[-1]["epoch"], "last_mAP": self.history[-1]["mAP"],
                   "best_mAP": self.best["mAP"], "best_epoch": self.best["epoch"], "zero_shot_mAP": zero_shot,
                   "zoom_mAP": zoomed}

@@ -92,6 +92,20 @@ def test_other_weights_of_the_same_name_are_another_experiment(tmp_path):
     assert sorted(group.experiment.weights for group in groups) == ["ViT-B-16.pt 11111111", "ViT-B-16.pt 22222222"]
 
 
+def test_runs_on_another_activation_are_another_experiment(tmp_path):
+    leave_run(tmp_path / "old", 60.0)  # from before it was recorded
+    gelu = leave_run(tmp_path / "gelu", 70.0, seed=1, digest="2" * 64, activation="gelu")
+    result = json.loads((gelu / "result.json").read_text())
+    (gelu / "result.json").write_text(json.dumps({**result, "activation": "gelu"}))
+    groups = collect_runs([tmp_path]).groups
+    assert sorted(group.experiment.weights for group in groups) == ["ViT-B-16.pt", "ViT-B-16.pt, gelu"]
+    assert all(group.off_defaults == {} for group in groups)
+    flags = vars(parse_args(get_args_parser("voc2007", None), ["--activation", "quick_gelu"]))
+    assert ablate.PlannedRun("", argparse.Namespace(**{**flags, "output_dir": str(tmp_path / "old")})).is_done()
+    with pytest.raises(DataError, match="made without --activation quick_gelu"):
+        ablate.PlannedRun("", argparse.Namespace(**{**flags, "seed": 1, "output_dir": str(gelu)})).is_done()
+
+
 @pytest.mark.parametrize("content, message", [
     ("{}", "not the result.json of a run"), ("[", "not valid JSON"), ("[]", "not the result.json of a run")])
 def test_damaged_result_is_named(tmp_path, content, message):
