@@ -27,6 +27,7 @@ from engine.process.reproducibility import seed_everything
 from engine.training.build_model import build_model
 from engine.training.crops import extend_with_crops
 from engine.training.epoch import train_one_epoch
+from engine.training.fused_labels import fuse_with_clip
 from engine.training.prediction import calibrate, predict
 from engine.training.run import Run
 from engine.training.training_labels import load_pseudo_labels
@@ -59,6 +60,7 @@ def main(args: argparse.Namespace) -> Run:
     test_images = ImageList(args.val_img_root, test_ids, encoder.transform)
     train_store = extract_features(encoder, train_images, "train", args)
     test_store = extract_features(encoder, test_images, "test", args)
+    pseudo = fuse_with_clip(pseudo, train_images, train_store, encoder, text_embeddings[:num_classes], args)
 
     # BAC-GCN: the similarity kernel and the GCN over global, class and background nodes.
     seed_everything(args.seed, device)

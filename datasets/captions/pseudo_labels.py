@@ -178,6 +178,11 @@ def _hard_targets(label_dir: Path, image_ids: Sequence[str], num_categories: int
     return _load_votes(label_dir / LABELS_FILE, image_ids, num_categories)[0] > 0
 
 
+def _captions_of_fused_targets(label_dir: Path, image_ids: Sequence[str], num_categories: int) -> np.ndarray:
+    """Caption scores and CLIP together."""
+    return _load_scores(label_dir / SCORES_FILE, image_ids, num_categories)  # CLIP joins once the features are there
+
+
 LABEL_KINDS: Dict[str, Callable[[Path, Sequence[str], int], np.ndarray]] = {
-    "scores": _score_targets, "votes": _vote_targets, "hard": _hard_targets}
+    "scores": _score_targets, "fused": _captions_of_fused_targets, "votes": _vote_targets, "hard": _hard_targets}
 """`--labels`: from (label folder, n image ids, O) to (n, O) targets in 0..1."""

@@ -2,47 +2,18 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import Any, Tuple
 
 import torch
 from torch import Tensor
 
-from datasets.images import read_image
 from datasets.split_file import ImageList
 from engine.evaluation.metrics import average_precision, mean_ap
 from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
+from engine.features.tiles import Tiles
 from engine.training.prediction import predict
 from models.bac_gcn import BACGCN
 from models.encoder import FrozenEncoder
-
-
-class Tiles(ImageList):
-    """Each image as zoom x zoom tiles of half its sides, evenly spaced: item i is tile i % zoom^2 of an image."""
-
-    def __init__(self, images: ImageList, zoom: int) -> None:
-        self.images = images
-        self.zoom = zoom
-        self.transform = images.transform
-        self.image_ids = [f"{image_id} tile {tile} of {zoom}x{zoom}"
-                          for image_id in images.image_ids for tile in range(zoom * zoom)]
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    def __getitem__(self, index: int) -> Tuple[Any, int]:
-        image = read_image(self.path(index))
-        row, column = divmod(index % self.zoom ** 2, self.zoom)
-        # Tile corners run from 0 to half a side; a single tile is the centre.
-        top, left = (0.5 * place / (self.zoom - 1) if self.zoom > 1 else 0.25 for place in (row, column))
-        width, height = image.size
-        box = (left * width, top * height, (left + 0.5) * width, (top + 0.5) * height)
-        return self.transform(image.crop(tuple(round(side) for side in box))), index
-
-    def path(self, index: int) -> Path:
-        """The file that tile `index` is cut from."""
-        return self.images.path(index // self.zoom ** 2)
 
 
 def zoomed(full: Tensor, tiles: Tensor) -> Tensor:

@@ -11,11 +11,12 @@ from datasets.files import DataError, PathLike, write_json
 from datasets.split_file import ImageList
 from engine.command_line.method_flags import WITHOUT_TRAINING, check_zoom, method_title
 from engine.evaluation.evaluation_set import EvaluationSet, Scored, check_weights
-from engine.evaluation.zoom import Tiles, zoomed, zoomed_logits
+from engine.evaluation.zoom import zoomed, zoomed_logits
 from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
 from engine.features.frozen_clip import clip_facts
 from engine.features.text_embeddings import encode_categories
+from engine.features.tiles import Tiles
 from engine.methods.cdul_training import cdul_initial_scores, cdul_logits
 from engine.methods.tagclip_scores import tagclip_scores
 from engine.methods.tai_dpt_training import tai_dpt_scores

@@ -34,6 +34,7 @@ COMPONENTS = (
 """One component less, or another way to do it, at a time."""
 
 CHOICES = (
+    Variant("labels_fused", "labels of captions and CLIP together", {"labels": "fused"}),
     Variant("labels_votes", "votes of the six prompts as labels", {"labels": "votes"}),
     Variant("labels_hard", "labels of 0 and 1", {"labels": "hard"}),
     Variant("asymmetric_loss", "asymmetric loss", {"loss": "asymmetric"}),

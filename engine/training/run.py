@@ -104,6 +104,8 @@ class Run:
         advice = "choose another --output_dir, or --overwrite the run that is there"
         # A schedule that ends with the last epoch is another one where the epochs are others.
         free = _FREE_FLAGS if self.args.get("lr_schedule", "constant") == "constant" else _FREE_FLAGS - {"epochs"}
+        if self.args.get("labels") == "fused":  # with tiles as a view
+            free -= {"zoom"}
         for flag, value in checkpoint["args"].items():
             if flag not in free and self.args.get(flag, value) != value:
                 raise DataError(f"{path}: made with --{flag} {value}, not {self.args[flag]}; {advice}")

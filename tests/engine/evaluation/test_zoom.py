@@ -5,7 +5,8 @@ import torch
 from PIL import Image
 
 from datasets.split_file import ImageList
-from engine.evaluation.zoom import Tiles, zoomed
+from engine.evaluation.zoom import zoomed
+from engine.features.tiles import Tiles
 
 
 def test_tiles_are_the_half_size_parts_in_reading_order(tmp_path):

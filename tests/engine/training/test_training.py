@@ -86,13 +86,16 @@ def test_same_seed_gives_the_same_run(tiny_world, finished, tmp_path):
     assert log(other) != log(finished)
 
 
-def test_true_labels_of_training_images_change_nothing(tiny_world, finished, tmp_path):
+@pytest.mark.parametrize("labels", ["scores", "fused"])
+def test_true_labels_of_training_images_change_nothing(tiny_world, finished, tmp_path, labels):
     lines = tiny_world.path("--train_split_file").read_text().splitlines()
     shuffled = [f"{line.split()[0]} {' '.join(other.split()[1:])}" for line, other in zip(lines, lines[1:] + lines[:1])]
     assert shuffled != lines
     (tmp_path / "shuffled.txt").write_text("\n".join(shuffled) + "\n")
-    run = train(tiny_world, tmp_path / "run", "--train_split_file", tmp_path / "shuffled.txt")
-    assert_same_weights(run, finished)
+    flags = ["--labels", labels, "--zoom", 2] if labels == "fused" else []
+    expected = train(tiny_world, tmp_path / "true", *flags) if flags else finished
+    run = train(tiny_world, tmp_path / "run", *flags, "--train_split_file", tmp_path / "shuffled.txt")
+    assert_same_weights(run, expected)
 
 
 @pytest.mark.parametrize("stopped_after", [1, 2, 3])
@@ -147,7 +150,8 @@ ABLATIONS = ["--no_backgrounds", "--no_gcn", "--no_masked_globals", "--logits lo
              "--adjacency identity", "--adjacency learned", "--frozen_kernel", "--k 1", "--mask_share 0.5",
              "--mask_mode pixel", "--precision bf16", "--patch_dtype int8",
              "--mask_threshold 0.3", "--attention_layer 0", "--gamma 0.9", "--loss asymmetric", "--loss ranking",
-             "--labels hard", "--labels votes", "--no_reso", "--edge_threshold 0.5", "--normalisation symmetric",
+             "--labels hard", "--labels votes", "--labels fused", "--no_reso", "--edge_threshold 0.5",
+             "--normalisation symmetric",
              "--no_class_background_edges", "--gcn_depth 1", "--crop_labels image", "--no_residual",
              "--gcn_activation relu", "--patch_attention full"]
 
