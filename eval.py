@@ -4,6 +4,7 @@
     python eval.py --method clip --dataset voc2007                      CLIP zero-shot
     python eval.py --method clip --dataset voc2007 --prompts ensemble --raw_cosine
     python eval.py --method tagclip --dataset voc2007                   TagCLIP, at native size
+    python eval.py --method sparc --dataset voc2007                     SPARC, by statistics of the test images
     python eval.py --method cdul --dataset voc2007                      CDUL's initialisation
 
 Writes per-class AP as per_class_METHOD.csv and the scores of all images as scores.npz beside the checkpoint. Without

@@ -5,7 +5,7 @@ import argparse
 from typing import Iterable, Optional
 
 from engine.command_line.data_flags import add_data_flags
-from engine.command_line.method_flags import METHODS, add_cdul_flags, add_tagclip_flags
+from engine.command_line.method_flags import METHODS, add_cdul_flags, add_sparc_flags, add_tagclip_flags
 
 
 def get_eval_parser(description: Optional[str], tables: Iterable[str] = (),
@@ -24,8 +24,12 @@ def get_eval_parser(description: Optional[str], tables: Iterable[str] = (),
                                              "runs/DATASET_METHOD_VARIANT), tables (runs/tables) and figures go "
                                              "(figures/ beside the checkpoint)")
     parser.add_argument("--raw_cosine", action="store_true", help="rank zero-shot scores by cosine, without softmax")
+    parser.add_argument("--standardise", action="store_true",
+                        help="rank zero-shot scores by the cosine less the image's mean over the classes, over its "
+                             "deviation: SPARC's first step alone")
     add_data_flags(parser, dataset=None)
     add_tagclip_flags(parser)
+    add_sparc_flags(parser)
     add_cdul_flags(parser, training=False)
     group = parser.add_argument_group("tables, figures and photos, in place of an evaluation")
     group.add_argument("--table", choices=list(tables), help="collect the finished runs of --runs")
@@ -36,5 +40,6 @@ def get_eval_parser(description: Optional[str], tables: Iterable[str] = (),
     group.add_argument("--categories", nargs="+", help="whose similarity maps to draw (default: the highest scores)")
     group.add_argument("--baseline", metavar="CSV",
                        help="per_class_METHOD.csv to draw beside --figure per_class (default: CLIP zero-shot)")
-    group.add_argument("--caption_root", default="caption", help="holds DATASET/ with the labels of --figure graph")
+    group.add_argument("--caption_root", default="caption",
+                       help="holds DATASET/ with the labels of --figure graph and of SPARC's compounds")
     return parser

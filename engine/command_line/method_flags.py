@@ -9,13 +9,13 @@ from datasets.files import DataError
 TRAINED_METHODS = ("bac_gcn", "cdul", "tai_dpt")
 """What `--method` of a train script takes."""
 
-METHODS = ("clip", "tagclip", *TRAINED_METHODS)
+METHODS = ("clip", "tagclip", "sparc", *TRAINED_METHODS)
 """What `--method` of `eval.py` takes."""
 
-EVAL_DEFAULTS: Dict[str, Dict[str, Any]] = {"tagclip": {"prompts": "ensemble"}}
+EVAL_DEFAULTS: Dict[str, Dict[str, Any]] = {"tagclip": {"prompts": "ensemble"}, "sparc": {"prompts": "ensemble"}}
 """Defaults of `eval.py`'s shared flags where a method's differ."""
 
-WITHOUT_TRAINING = ("clip", "tagclip", "cdul")
+WITHOUT_TRAINING = ("clip", "tagclip", "sparc", "cdul")
 """Methods that score images without a checkpoint; of CDUL it is the initialisation."""
 
 BACKBONES = ("resnet101", "clip")
@@ -54,6 +54,27 @@ def add_tagclip_flags(parser: argparse.ArgumentParser) -> None:
                             "is thereby empty ends an image")
     group.add_argument("--max_patches", type=int, default=4096,
                        help="larger images are scaled down to so many patches; memory grows with the square")
+
+
+def add_sparc_flags(parser: argparse.ArgumentParser) -> None:
+    """SPARC's flags."""
+    group = parser.add_argument_group("SPARC (--method sparc)")
+    group.add_argument("--compounds", metavar="FILE",
+                       help="classes of a compound prompt a line, as in `cat, sofa` (default: pairs and triples that "
+                            "the captions under --caption_root name together)")
+    group.add_argument("--statistics", metavar="NPZ",
+                       help="score with the statistics that an earlier evaluation left as sparc_statistics.npz, not "
+                            "with those of the test images; needed with --image")
+
+
+def check_sparc(args: argparse.Namespace) -> None:
+    """Raises DataError where flags of SPARC or of its first step would do nothing."""
+    if args.method != "sparc" and (args.compounds or args.statistics):
+        raise DataError(f"--{'compounds' if args.compounds else 'statistics'} belongs to --method sparc")
+    if args.compounds and args.statistics:
+        raise DataError("--statistics holds the compounds that they were estimated with; leave --compounds out")
+    if args.standardise and (args.method != "clip" or args.raw_cosine):
+        raise DataError("--standardise ranks the cosines of --method clip, without --raw_cosine")
 
 
 def method_defaults(args: argparse.Namespace) -> Dict[str, Any]:
@@ -98,12 +119,19 @@ def _name_parts(args: argparse.Namespace, trained: bool) -> List[Tuple[str, str]
     if args.method == "clip":
         variants = [(args.prompts == "ensemble", "ensemble", "prompt ensemble"),
                     (args.raw_cosine, "cosine", "raw cosine"),
+                    (args.standardise, "standardised", "standardised cosine"),
                     (bool(args.zoom), f"zoom{args.zoom}", zoom_title(args.zoom))]
         return [("clip", "CLIP zero-shot"), *((part, title) for asked, part, title in variants if asked)]
     if args.method == "tagclip":
         variants = [(args.prompts == "single", "single", "single prompt"),
                     (args.published_behaviour, "published", "published behaviour")]
         return [("tagclip", "TagCLIP"), *((part, title) for asked, part, title in variants if asked)]
+    if args.method == "sparc":
+        variants = [(args.prompts == "single", "single", "single prompt"),
+                    (bool(args.compounds), "compounds", "compounds of a file"),
+                    (bool(args.statistics), "kept", "statistics of other images")]
+        name = "SPARC" if args.statistics else "SPARC (transductive)"
+        return [("sparc", name), *((part, title) for asked, part, title in variants if asked)]
     if args.method == "cdul":
         if not trained:
             return [("cdul_initial", "CDUL initialisation")]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from datasets.files import DataError, PathLike, write_json
 from datasets.split_file import ImageList
-from engine.command_line.method_flags import WITHOUT_TRAINING, check_zoom, method_title
+from engine.command_line.method_flags import WITHOUT_TRAINING, check_sparc, check_zoom, method_title
 from engine.evaluation.evaluation_set import EvaluationSet, Scored, check_weights
 from engine.evaluation.zoom import zoomed, zoomed_logits
 from engine.features.extraction import extract_features
@@ -18,12 +18,14 @@ from engine.features.frozen_clip import clip_facts
 from engine.features.text_embeddings import encode_categories
 from engine.features.tiles import Tiles
 from engine.methods.cdul_training import cdul_initial_scores, cdul_logits
+from engine.methods.sparc_scores import sparc_test_scores
 from engine.methods.tagclip_scores import tagclip_scores
 from engine.methods.tai_dpt_training import tai_dpt_scores
 from engine.process.reproducibility import git_revision
 from engine.training.build_model import build_model
 from engine.training.checkpoint import Checkpoint, load_weights
 from engine.training.prediction import predict
+from models.baselines.sparc import standardise_images
 from models.baselines.zero_shot import zero_shot_scores
 
 
@@ -39,11 +41,13 @@ def score_test_images(test: EvaluationSet, trained: Optional[Checkpoint]) -> Sco
     """
     method = test.args.method
     check_zoom(test.args)
+    check_sparc(test.args)
     if trained is None:
         if method not in WITHOUT_TRAINING:
             raise DataError(f"--checkpoint is missing: {method} is trained first, by the dataset's train script; "
                             f"without training there are {', '.join(WITHOUT_TRAINING)}")
-        score = {"clip": clip_scores, "tagclip": tagclip_scores, "cdul": cdul_initial_scores}[method]
+        score = {"clip": clip_scores, "tagclip": tagclip_scores, "sparc": sparc_test_scores,
+                 "cdul": cdul_initial_scores}[method]
         return Scored.by_midpoint(score(test))
     check_weights(test.args, trained, test.clip_model)
     return {"clip": lambda: Scored.by_midpoint(clip_scores(test)),
@@ -58,7 +62,9 @@ def clip_scores(test: EvaluationSet) -> Tensor:
 
     def score(images: ImageList, what: str) -> Tensor:
         store = extract_features(encoder, images, what, args)
-        return zero_shot_scores(store.plain_globals(), text_embeddings, softmax=not args.raw_cosine)
+        softmax = not (args.raw_cosine or args.standardise)
+        scores = zero_shot_scores(store.plain_globals(), text_embeddings, softmax)
+        return torch.from_numpy(standardise_images(scores.numpy(), scores.numpy())) if args.standardise else scores
 
     scores = score(test.images, "test")
     return zoomed(scores, score(Tiles(test.images, args.zoom), "tiles")) if args.zoom else scores

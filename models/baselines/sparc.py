@@ -9,8 +9,8 @@ from typing import List, NamedTuple, Sequence, Set, Tuple
 
 import numpy as np
 
-Compounds = Sequence[Tuple[int, ...]]
-"""For each compound prompt, the classes that it names."""
+Compound = Tuple[int, ...]
+"""The classes that a compound prompt names."""
 
 _CONSTANT = 1e-8
 """Scores that deviate less tell images apart by rounding alone; they are not divided by their deviation."""
@@ -51,7 +51,7 @@ def standardise_images(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return _standardise(scores, reference.mean(axis=1, keepdims=True), reference.std(axis=1, keepdims=True))
 
 
-def sort_compounds(compound: np.ndarray, compounds: Compounds, category: int) -> np.ndarray:
+def sort_compounds(compound: np.ndarray, compounds: Sequence[Compound], category: int) -> np.ndarray:
     """Scores (n, L) of the compound prompts that name a class, the largest of each image first.
 
     Which compound comes first differs from image to image. An "and" acts like an "or" in CLIP, so the largest is often
@@ -74,7 +74,7 @@ def principal_direction(columns: np.ndarray) -> np.ndarray:
     return direction / np.abs(direction).sum() * (-1 if sign < 0 else 1)
 
 
-def estimate(cosines: Cosines, compounds: Compounds) -> Statistics:
+def estimate(cosines: Cosines, compounds: Sequence[Compound]) -> Statistics:
     """The statistics of a test set.
 
     Args:
@@ -93,7 +93,7 @@ def estimate(cosines: Cosines, compounds: Compounds) -> Statistics:
     return unweighted._replace(directions=directions)
 
 
-def sparc_scores(cosines: Cosines, compounds: Compounds, statistics: Statistics) -> np.ndarray:
+def sparc_scores(cosines: Cosines, compounds: Sequence[Compound], statistics: Statistics) -> np.ndarray:
     """Scores (n, C) of images: for a class, half of its single prompt's and half of the fusion with its compounds'.
 
     Args:
@@ -107,7 +107,7 @@ def sparc_scores(cosines: Cosines, compounds: Compounds, statistics: Statistics)
     return (single + np.stack(fused, axis=1)) / 2
 
 
-def _columns(cosines: Cosines, compounds: Compounds,
+def _columns(cosines: Cosines, compounds: Sequence[Compound],
              statistics: Statistics) -> Tuple[np.ndarray, List[np.ndarray]]:
     """Scores free of both biases: (n, C) of the single prompts, and of each class's sorted compounds (n, L)."""
     single = _standardise(standardise_images(cosines.ensemble, cosines.ensemble), statistics.ensemble_mean,
@@ -121,7 +121,7 @@ def _standardise(scores: np.ndarray, mean: np.ndarray, deviation: np.ndarray) ->
     return (scores - mean) / np.where(deviation > _CONSTANT, deviation, 1.0)
 
 
-def graph_compounds(graph: np.ndarray, pairs: int, triples: int, least: float = 0.05) -> List[Tuple[int, ...]]:
+def graph_compounds(graph: np.ndarray, pairs: int, triples: int, least: float = 0.05) -> List[Compound]:
     """Pairs and triples of classes that captions name together (our choice; the authors let a language model write).
 
     Args:
@@ -134,7 +134,7 @@ def graph_compounds(graph: np.ndarray, pairs: int, triples: int, least: float = 
     Returns:
         The compounds, sorted, each once, as sorted classes.
     """
-    found: Set[Tuple[int, ...]] = set()
+    found: Set[Compound] = set()
     for category in range(len(graph)):
         given = graph[:, category]
         companions = [other for other in np.argsort(-given, kind="stable").tolist()
