@@ -26,6 +26,7 @@ from engine.pictures.drawings import (
     per_class_figure,
     top_scores,
 )
+from engine.pictures.method_figure import draw_method
 from engine.results.finished_runs import RunGroup, changed_flags, collect_runs, reference_group
 from engine.results.paper_tables import variant_title
 from engine.training.checkpoint import Checkpoint
@@ -168,8 +169,13 @@ def need_checkpoint(args: argparse.Namespace, trained: Optional[Checkpoint]) -> 
     return trained
 
 
+def _draw_method(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Figure:
+    return draw_method(args, need_checkpoint(args, trained))
+
+
 _DRAWN_FROM_FLAGS: Dict[str, Callable[[argparse.Namespace, Optional[Checkpoint]], Figure]] = {
-    "masks": _draw_masks, "maps": _draw_maps, "graph": _draw_graph, "per_class": _draw_per_class}
+    "masks": _draw_masks, "maps": _draw_maps, "graph": _draw_graph, "per_class": _draw_per_class,
+    "method": _draw_method}
 
 FIGURES = ("curves", *_DRAWN_FROM_FLAGS)
 """What `--figure` takes."""

@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import math
+import shutil
 from pathlib import Path
 
 import matplotlib.image
@@ -170,6 +172,18 @@ def test_graph_figure_and_files(tmp_path):
 def test_eval_draws(run_folder, figure):
     run_script("eval", "--figure", figure, "--checkpoint", run_folder / "checkpoint.pth")
     assert all((run_folder / "figures" / f"{figure}.{kind}").stat().st_size > 1000 for kind in ("pdf", "png"))
+
+
+def test_eval_draws_the_method(tiny_world, run_folder, tmp_path):
+    labels = tiny_world.root / "caption" / "voc2007"
+    shutil.copytree(labels, tmp_path / "caption" / "voc2007")
+    image_ids = [f"train_{number:03d}" for number in range(20)]
+    for kind in ("captions", "re_captions"):
+        (tmp_path / "caption" / "voc2007" / f"voc2007_{kind}.json").write_text(
+            json.dumps({image_id: [f"a dog by a road {prompt}" for prompt in range(6)] for image_id in image_ids}))
+    run_script("eval", "--figure", "method", "--checkpoint", run_folder / "checkpoint.pth", "--caption_root",
+               tmp_path / "caption", "--output_dir", tmp_path)
+    assert (tmp_path / "method.png").stat().st_size > 10_000
 
 
 def test_eval_draws_curves_of_all_runs_below_a_folder(tiny_world, run_folder, tmp_path):
