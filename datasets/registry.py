@@ -1,10 +1,10 @@
-"""What each dataset is: categories, default paths, and the numbers that the paper reports."""
+"""The datasets of the paper and the embedded world: categories, default paths, the numbers that the paper reports."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Optional, Tuple
+from typing import Dict, Optional
 
+from datasets.description import SUFFIX, DatasetSpec, load_description
 from datasets.files import DataError, PathLike
 from datasets.names import (
     COCO_CLASSES,
@@ -15,33 +15,6 @@ from datasets.names import (
     VOC_CLASSES,
     VOC_COCO_BACKGROUNDS,
 )
-
-
-@dataclass(frozen=True)
-class DatasetSpec:
-    """One dataset. Image roots and split files are defaults of the command line flags of the same name."""
-
-    name: str
-    title: str
-    classes: Tuple[str, ...]
-    backgrounds: Tuple[str, ...]
-    train_img_root: str
-    train_split_file: str
-    val_img_root: str
-    val_split_file: str
-    model_path: str = "pretrained_models/clip/ViT-B-16.pt"
-    get_split_files: str = ""
-    """The command that makes the split files; ends the error message about a missing one."""
-    get_images: str = ""
-    """What fetches the images; ends the error message about a missing folder."""
-    paper_map: Dict[str, float] = field(default_factory=dict)
-    """Method to mAP in percent, as the BAC-GCN authors' README reports it."""
-
-    @property
-    def categories(self) -> Tuple[str, ...]:
-        """Classes, then backgrounds: the index order of labels, kernels and graph nodes. Length O = C + B."""
-        return self.classes + self.backgrounds
-
 
 _SPECS = (
     DatasetSpec(
@@ -99,18 +72,30 @@ _SPECS = (
 )
 
 DATASETS: Dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
-"""Every dataset by the name that `--dataset` takes."""
+"""Every dataset by the name that `--dataset` takes; besides, it takes the path of a description."""
+
+
+def is_dataset(name: str) -> bool:
+    """Whether `name` can stand for a dataset: one of `DATASETS`, or the path of a description, there or not."""
+    return name in DATASETS or name.endswith(SUFFIX)
 
 
 def get_dataset(name: str) -> DatasetSpec:
-    """The dataset called `name`.
+    """The dataset called `name`, or described by the file of that path.
 
     Raises:
-        DataError: there is no such dataset.
+        DataError: there is no such dataset, or its description is at fault.
     """
-    if name not in DATASETS:
-        raise DataError(f"dataset {name!r} is unknown; choose one of {', '.join(DATASETS)}")
-    return DATASETS[name]
+    if not is_dataset(name):
+        raise DataError(f"dataset {name!r} is unknown; choose one of {', '.join(DATASETS)}, or give the path of a "
+                        f"description that ends in {SUFFIX}")
+    if name in DATASETS:
+        return DATASETS[name]
+    spec = load_description(name)
+    if spec.name in DATASETS:
+        raise DataError(f"{name}: its dataset is called {spec.name!r}, which is a dataset of this repository; give it "
+                        "another 'name'")
+    return spec
 
 
 def guess_dataset(path: PathLike) -> Optional[DatasetSpec]:

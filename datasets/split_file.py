@@ -145,7 +145,7 @@ def _build_command(path: PathLike) -> str:
     """The command that builds the split file `path`."""
     spec, path = guess_dataset(path), Path(path)
     if spec is None:
-        return f"python -m datasets.build --dataset {{{','.join(DATASETS)}}}"
+        return f"python -m datasets.build --dataset {{{','.join(DATASETS)} or a description}}"
     flags = [flag for prefix, flag in VARIANTS.items() if prefix in path.name]
     if path.parent.name == spec.name and path.parent.parent != Path(spec.train_split_file).parent.parent:
         flags.append(f"--output_root {path.parent.parent}")
@@ -156,7 +156,7 @@ _FOLDERS = ("JPEGImages", "VOCdevkit/*/JPEGImages", "VOC2*/JPEGImages", "Flickr"
             "val2014")
 """Where the images lie below an image root, as archives unpack: patterns, tried in order."""
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp", ".gif", ".tif", ".tiff", "")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp", ".gif", ".tif", ".tiff", "")
 """What may follow an image id, tried in order; the empty one is for ids that already end in an extension."""
 
 
@@ -200,7 +200,7 @@ class ImageList(Dataset):
         path = self._folder / (image_id + self._suffix)
         if _is_file(path):
             return path
-        for suffix in _SUFFIXES:  # a folder of mixed extensions
+        for suffix in SUFFIXES:  # a folder of mixed extensions
             other = self._folder / (image_id + suffix)
             if _is_file(other):
                 return other
@@ -238,15 +238,15 @@ def _find_layout(img_root: Path, image_ids: Sequence[str]) -> Tuple[Path, str]:
     if not img_root.is_dir():
         raise DataError(f"{img_root}: no such image folder; {help_text}")
     if not image_ids:
-        return img_root, _SUFFIXES[0]
+        return img_root, SUFFIXES[0]
     folders = [img_root, *(folder for pattern in _FOLDERS for folder in sorted(img_root.glob(pattern)))]
     probes = image_ids[:20]  # more than one, as the first may be missing or out of place
     for image_id in probes:
         for folder in folders:
-            for suffix in _SUFFIXES:
+            for suffix in SUFFIXES:
                 if _is_file(folder / (image_id + suffix)):
                     return folder, suffix
-    raise DataError(f"{img_root}: no image of the split file is here (looked for {shorten(probes[0] + _SUFFIXES[0])} "
+    raise DataError(f"{img_root}: no image of the split file is here (looked for {shorten(probes[0] + SUFFIXES[0])} "
                     f"here and in JPEGImages/, VOCdevkit/*/JPEGImages/ and the like); {help_text}")
 
 

@@ -19,10 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets import build
-from datasets.files import DataError
-from datasets.names import COCO_CLASSES, NUS_CLASSES, VOC_CLASSES
-from datasets.originals import (
+from datasets.build import archives, command
+from datasets.build.originals import (
     read_coco_instances,
     read_nus_labels,
     read_nus_list,
@@ -30,6 +28,8 @@ from datasets.originals import (
     read_voc,
     read_voc_xml,
 )
+from datasets.files import DataError
+from datasets.names import COCO_CLASSES, NUS_CLASSES, VOC_CLASSES
 from datasets.registry import DATASETS
 from datasets.split_file import read_split_file
 
@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_build(dataset: str, data_root: Path, output_root: Path, *flags: str) -> int:
     roots = ["--data_root", str(data_root), "--output_root", str(output_root)]
-    return build.main(["--dataset", dataset, *roots, *flags])
+    return command.main(["--dataset", dataset, *roots, *flags])
 
 
 def put(path: Path, text: str) -> Path:
@@ -338,7 +338,7 @@ def test_nus_fuzz(folder: Path, content: bytes) -> None:
 ])
 def test_flags_of_another_dataset_are_refused(flags: List[str], capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as caught:
-        build.main(flags)
+        command.main(flags)
     assert caught.value.code == 2 and "error: " in capsys.readouterr().err
 
 
@@ -365,7 +365,7 @@ def host(tmp_path: Path) -> Iterator[Path]:
         thread.join()
 
 
-def serve(host: Path, name: str, members: Dict[str, str]) -> build.Archive:
+def serve(host: Path, name: str, members: Dict[str, str]) -> archives.Archive:
     """Put a tar or zip on the server, unpacked like VOC's (into a folder of its name) or COCO's."""
     path = host / name
     if path.suffix == ".zip":
@@ -381,10 +381,10 @@ def serve(host: Path, name: str, members: Dict[str, str]) -> build.Archive:
     return served(host, name)
 
 
-def served(host: Path, name: str) -> build.Archive:
+def served(host: Path, name: str) -> archives.Archive:
     digest = hashlib.md5((host / name).read_bytes()).hexdigest()
     url = f"http://127.0.0.1:{(host / 'port').read_text()}/{name}"
-    return build.Archive(url, digest, name[:-4] if name.endswith(".tar") else "")
+    return archives.Archive(url, digest, name[:-4] if name.endswith(".tar") else "")
 
 
 def test_download_then_build(tmp_path: Path, host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,7 +393,7 @@ def test_download_then_build(tmp_path: Path, host: Path, monkeypatch: pytest.Mon
         "VOCdevkit/VOC2012/Annotations/2007_000032.xml": voc_xml([("aeroplane", 0)])})
     zips = [serve(host, f"{name}.zip", {f"annotations/instances_{name}2014.json": json.dumps(coco([(9, 1)]))})
             for name in ("train", "val")]
-    monkeypatch.setattr(build, "archives", lambda dataset: [tar] if dataset == "voc2012" else zips)
+    monkeypatch.setattr(command, "archives", lambda dataset: [tar] if dataset == "voc2012" else zips)
     for dataset in ("voc2012", "coco2014"):
         assert run_build(dataset, tmp_path / dataset, tmp_path, "--download") == 0
     assert (tmp_path / "voc2012/VOCtrainval_11-May-2012/VOCdevkit/VOC2012/ImageSets").is_dir()
@@ -404,22 +404,22 @@ def test_download_then_build(tmp_path: Path, host: Path, monkeypatch: pytest.Mon
 def test_an_interrupted_download_is_made_good(tmp_path: Path, host: Path) -> None:
     entry = serve(host, "a.zip", {"a.txt": "whole"})
     put(tmp_path / "out/a.zip", "the first half")
-    build.download(entry, tmp_path / "out")
+    archives.download(entry, tmp_path / "out")
     assert (tmp_path / "out/a.txt").read_text() == "whole"
     (host / "a.zip").unlink()
-    build.download(entry, tmp_path / "out")  # there and whole: nothing is fetched
+    archives.download(entry, tmp_path / "out")  # there and whole: nothing is fetched
 
 
 def test_download_faults(tmp_path: Path, host: Path) -> None:
     good = serve(host, "a.zip", {"a.txt": "a"})
     with pytest.raises(DataError, match="a.zip: download failed"):
-        build.download(good._replace(md5="0" * 32), tmp_path / "out")
+        archives.download(good._replace(md5="0" * 32), tmp_path / "out")
     with pytest.raises(DataError, match="missing.zip: download failed .*404"):
-        build.download(good._replace(url=good.url.replace("a.zip", "missing.zip")), tmp_path / "out")
+        archives.download(good._replace(url=good.url.replace("a.zip", "missing.zip")), tmp_path / "out")
     for name in ("b.tar", "b.zip"):
         put(host / name, "no archive")
         with pytest.raises(DataError, match=f"{name}: cannot be unpacked"):
-            build.download(served(host, name), tmp_path / "out")
+            archives.download(served(host, name), tmp_path / "out")
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar"])
@@ -427,21 +427,21 @@ def test_download_faults(tmp_path: Path, host: Path) -> None:
 def test_archives_cannot_write_outside_their_folder(tmp_path: Path, host: Path, suffix: str, name: str) -> None:
     evil = serve(host, f"a{suffix}", {name.format(root=tmp_path): "evil"})
     with contextlib.suppress(DataError):
-        build.download(evil, tmp_path / "deep" / "out")
+        archives.download(evil, tmp_path / "deep" / "out")
     assert all((tmp_path / "deep" / "out") in path.parents for path in tmp_path.rglob("evil.txt"))
 
 
 def test_the_registry_reads_what_the_builder_writes() -> None:
-    for name, sizes in build.PUBLISHED_SIZES.items():
+    for name, sizes in command.PUBLISHED_SIZES.items():
         for path in (DATASETS[name].train_split_file, DATASETS[name].val_split_file):
             assert path in [f"imageset/{name}/{part}_cls.txt" for part in sizes]
     for name in ("voc2007", "voc2012"):
         roots = {DATASETS[name].train_img_root, DATASETS[name].val_img_root}
-        assert {f"data/{name}/{entry.folder}" for entry in build.archives(name)} == roots
+        assert {f"data/{name}/{entry.folder}" for entry in archives.archives(name)} == roots
 
 
 @pytest.mark.skipif(not IMAGESET.is_dir(), reason="../shared/data/imageset is not here")
 def test_published_sizes_are_those_of_the_real_lists() -> None:
     for path in IMAGESET.glob("*/*_cls.txt"):
-        size = build.PUBLISHED_SIZES[path.parent.name][path.name[:-len("_cls.txt")]]
+        size = command.PUBLISHED_SIZES[path.parent.name][path.name[:-len("_cls.txt")]]
         assert sum(1 for _ in path.open()) == size

@@ -1,0 +1,1 @@
+"""`python -m datasets.build`: split files from the original annotations, or from a folder of photos of one's own."""
