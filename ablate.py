@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import List, Sequence
 
 from datasets.files import DataError
+from datasets.registry import get_dataset
+from engine.command_line.flag_types import DATASET_HELP, dataset_name
 from engine.command_line.train_flags import get_args_parser, parse_args
 from engine.process.entry_point import run_main
 from engine.results.finished_runs import PLACES, changed_flags, format_flags, read_run
@@ -26,6 +28,12 @@ from engine.results.studies import REFERENCE, STUDIES, Variant, variants
 TRAIN_SCRIPTS = {"voc2007": "train_voc07.py", "voc2012": "train_v12.py", "coco2014": "train_c14.py",
                  "nuswide": "train_nus.py", "mini": "train_mini.py"}
 """The script whose `main(args)` makes a run of a dataset."""
+
+
+def train_script(dataset: str) -> str:
+    """The script of a dataset; one that a description describes has a script for all of its kind."""
+    return TRAIN_SCRIPTS.get(dataset, "train_custom.py")
+
 
 _TABLE_OF = {"components": "ablation", "choices": "choices", "hyper": "hyper"}
 
@@ -72,7 +80,7 @@ def plan_study(dataset: str, study: str, seeds: int, output_dir: Path, flags: Se
         flags: further flags of the train script, for every run.
     """
     parser = get_args_parser(dataset, None)
-    parser.prog = TRAIN_SCRIPTS[dataset]
+    parser.prog = train_script(dataset)
     base = parse_args(parser, ["--dataset", dataset, *flags])
     settings = vars(base)
     chosen = [variant for variant in variants(study)  # a hyperparameter's own value is the reference
@@ -89,7 +97,7 @@ def get_ablate_parser() -> argparse.ArgumentParser:
     """The sweep's own flags."""
     parser = argparse.ArgumentParser(prog="python ablate.py", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", choices=list(TRAIN_SCRIPTS), required=True)
+    parser.add_argument("--dataset", type=dataset_name, required=True, help=DATASET_HELP)
     parser.add_argument("--study", choices=STUDIES, default="components")
     parser.add_argument("--seeds", type=int, default=1, help="runs of every variant, from --seed on (default: 1)")
     parser.add_argument("--output_dir", help="gets VARIANT/seed_N and the table (default: runs/ablation/DATASET)")
@@ -100,7 +108,7 @@ def get_ablate_parser() -> argparse.ArgumentParser:
 def main(argv: List[str]) -> None:
     """Run what is missing of a study, then write its table."""
     args, flags = get_ablate_parser().parse_known_args(argv)
-    output_dir = Path(args.output_dir or f"runs/ablation/{args.dataset}")
+    output_dir = Path(args.output_dir or f"runs/ablation/{get_dataset(args.dataset).name}")
     plan = plan_study(args.dataset, args.study, args.seeds, output_dir, flags)
     missing = [run for run in plan if not run.is_done()]
     print(f"{len(plan)} runs, {len(plan) - len(missing)} are done")
@@ -108,7 +116,7 @@ def main(argv: List[str]) -> None:
         for run in missing:
             print(f"missing: {run.folder}  ({run.title}, seed {run.args.seed})")
         return
-    train = runpy.run_path(str(Path(__file__).parent / TRAIN_SCRIPTS[args.dataset]))["main"]
+    train = runpy.run_path(str(Path(__file__).parent / train_script(args.dataset)))["main"]
     for number, run in enumerate(missing, start=1):
         print(f"\n[{number} of {len(missing)}] {run.title}, seed {run.args.seed}, in {run.folder}", flush=True)
         train(run.args)

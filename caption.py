@@ -17,8 +17,9 @@ from typing import Dict, List, Optional
 
 from datasets.captions import SYNONYM_ROOT, filter_captions
 from datasets.files import DataError
-from datasets.registry import DATASETS, get_dataset
+from datasets.registry import get_dataset
 from engine.command_line.captioning_flags import add_captioning_flags
+from engine.command_line.flag_types import DATASET_HELP, dataset_name
 from engine.process.entry_point import run_main
 
 STAGES = ("fetch", "caption", "merge", "filter", "report", "all")
@@ -26,7 +27,7 @@ STAGES = ("fetch", "caption", "merge", "filter", "report", "all")
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", choices=list(DATASETS), required=True)
+    parser.add_argument("--dataset", type=dataset_name, required=True, help=DATASET_HELP)
     parser.add_argument("--stage", choices=STAGES, default="filter", help="what to do (default: filter)")
     parser.add_argument("--caption_root", default="caption",
                         help="holds DATASET/DATASET_captions.json and DATASET_re_captions.json (default: caption)")
@@ -67,7 +68,7 @@ def caption_stage(args: argparse.Namespace) -> Dict[str, str]:
 def fetch_stage(args: argparse.Namespace) -> None:
     from datasets.captions.published import fetch_captions
 
-    fetch_captions(args.dataset, args.caption_root)
+    fetch_captions(get_dataset(args.dataset).name, args.caption_root)
 
 
 def main(argv: Optional[List[str]] = None) -> None:

@@ -51,8 +51,6 @@ def parse_args(parser: argparse.ArgumentParser) -> Tuple[argparse.Namespace, Opt
     if trained and args.method not in ("clip", trained["args"]["method"]):
         raise DataError(f"{args.checkpoint}: a checkpoint of {trained['args']['method']}, not of {args.method}; leave "
                         "--method or --checkpoint out")
-    if args.dataset is None:
-        raise DataError("--dataset is missing")
     return fill_defaults(args, trained is not None), trained
 
 

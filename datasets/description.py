@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from datasets.files import DataError, PathLike, read_json, shorten
 from datasets.names import prompt_name
@@ -27,8 +27,9 @@ class DatasetSpec:
     model_path: str = "pretrained_models/clip/ViT-B-16.pt"
     unlabelled_test: bool = False
     """Whether the test split may be without labels, on purpose."""
-    synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Category to the words that name it, for the filter, as in caption/DATASET_synonyms.json."""
+    synonyms: Optional[Mapping[str, Sequence[str]]] = None
+    """Of a dataset that a description describes: category to words and "@concepts" that name it beside its own name.
+    None: caption/DATASET_synonyms.json has them."""
     prompt_words: Mapping[str, str] = field(default_factory=dict)
     """Category to the words that stand for it in text prompts, where `datasets.names` does not say so."""
     get_split_files: str = ""

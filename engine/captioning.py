@@ -257,8 +257,9 @@ def caption_stage(args: argparse.Namespace) -> Dict[str, str]:
 def merge_stage(args: argparse.Namespace) -> Dict[str, str]:
     """`--stage merge`: see `merge_shards`."""
     image_ids = _image_ids(args)
-    unreadable = merge_shards(args.caption_root, args.dataset, image_ids, args.num_shards)
-    print(f"{Path(args.caption_root) / args.dataset}: captions of {len(image_ids) - len(unreadable):,} images")
+    name = get_dataset(args.dataset).name
+    unreadable = merge_shards(args.caption_root, name, image_ids, args.num_shards)
+    print(f"{Path(args.caption_root) / name}: captions of {len(image_ids) - len(unreadable):,} images")
     return unreadable
 
 

@@ -165,6 +165,8 @@ def build_own(args: argparse.Namespace) -> None:
     else:
         name = args.name or Path(args.photos).resolve().name
         path = Path(args.output_root) / name / f"{name}{SUFFIX}"
+        if name in DATASETS:
+            raise DataError(f"--name {name}: a dataset of this repository is called so; give another --name")
         if path.exists():
             raise DataError(f"{path}: the description is there already; make its split files again with --dataset "
                             f"{path}, or give another --name")

@@ -263,13 +263,7 @@ def _read_concepts(root: Path) -> Dict[str, List[str]]:
 def _read_dataset(root: Path, spec: DatasetSpec, concepts: Mapping[str, Sequence[str]]
                   ) -> Tuple[Dict[str, Set[int]], Dict[str, Set[int]]]:
     """A dataset's own words, and the concepts that name its categories: phrase / concept to category indices."""
-    path = root / f"{spec.name}_synonyms.json"
-    hint = "Write one as caption/README.md describes"
-    content = read_json(path, hint)
-    if isinstance(content, dict) and isinstance(content.get(_SAME_AS), str):
-        path = root / f"{content[_SAME_AS]}_synonyms.json"
-        content = read_json(path, hint)
-    lists = _word_lists(path, content)
+    path, lists = _own_lists(spec, concepts) if spec.synonyms is not None else _read_lists(root, spec)
     for category in lists:
         if category not in spec.categories:
             raise DataError(f"{path}: {category!r} is no category of {spec.name}; "
@@ -288,6 +282,25 @@ def _read_dataset(root: Path, spec: DatasetSpec, concepts: Mapping[str, Sequence
             for concept in _closure(word[1:], concepts):
                 categories_of.setdefault(concept, set()).add(index)
     return own_words, categories_of
+
+
+def _read_lists(root: Path, spec: DatasetSpec) -> Tuple[Path, Dict[str, List[str]]]:
+    """A dataset's synonym file and its lists."""
+    path = root / f"{spec.name}_synonyms.json"
+    hint = "Write one as caption/README.md describes"
+    content = read_json(path, hint)
+    if isinstance(content, dict) and isinstance(content.get(_SAME_AS), str):
+        path = root / f"{content[_SAME_AS]}_synonyms.json"
+        content = read_json(path, hint)
+    return path, _word_lists(path, content)
+
+
+def _own_lists(spec: DatasetSpec, concepts: Mapping[str, Sequence[str]]) -> Tuple[Path, Dict[str, List[str]]]:
+    """The lists of a dataset that its user described: a category's name, or the concept of that name, and synonyms."""
+    synonyms = spec.synonyms or {}
+    return Path(spec.name), {
+        category: [f"@{category.lower()}" if category.lower() in concepts else category, *synonyms.get(category, ())]
+        for category in spec.categories}
 
 
 def _closure(concept: str, concepts: Mapping[str, Sequence[str]]) -> Set[str]:

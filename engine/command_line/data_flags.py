@@ -5,8 +5,9 @@ import argparse
 from typing import Optional
 
 from clip.transformer import ACTIVATIONS
-from datasets.registry import DATASETS, get_dataset
-from engine.command_line.flag_types import count, natural
+from datasets.files import DataError
+from datasets.registry import get_dataset
+from engine.command_line.flag_types import DATASET_HELP, count, dataset_name, natural
 from engine.command_line.method_flags import (
     default_folder,
 )
@@ -20,11 +21,13 @@ DATA_DEFAULTS = ("train_img_root", "train_split_file", "val_img_root", "val_spli
 def add_data_flags(parser: argparse.ArgumentParser, dataset: Optional[str]) -> None:
     """Flags that say where images, split files and weights are; shared with `eval.py`."""
     group = parser.add_argument_group("data")
-    group.add_argument("--dataset", choices=list(DATASETS), default=dataset)
+    group.add_argument("--dataset", type=dataset_name, default=dataset, help=DATASET_HELP)
     group.add_argument("--train_img_root", help="folder of the training images (default: see the README's data tree)")
     group.add_argument("--train_split_file", help="lines `image_id ...`; what follows the id is not read")
     group.add_argument("--val_img_root", help="folder of the test images")
     group.add_argument("--val_split_file", help="lines `image_id class class ...`")
+    group.add_argument("--unlabelled_test", action="store_true",
+                       help="the test split may be without labels: then there is no mAP, and the rest goes on")
     group.add_argument("--model_path", help="CLIP weights: a file or folder of OpenAI, open_clip or Hugging Face, or a "
                                             "name on Hugging Face's hub (see docs/weights.md)")
     group.add_argument("--activation", choices=list(ACTIVATIONS),
@@ -52,16 +55,22 @@ def add_data_flags(parser: argparse.ArgumentParser, dataset: Optional[str]) -> N
 
 
 def fill_defaults(args: argparse.Namespace, trained: bool = True) -> argparse.Namespace:
-    """Give the flags that were left open the values of the dataset's registry entry.
+    """Give the flags that were left open the values of the dataset's registry entry or description.
 
     Args:
         args: the flags.
         trained: False for what scores images without training.
+
+    Raises:
+        DataError: there is no dataset, or its description is at fault.
     """
+    if args.dataset is None:
+        raise DataError(f"--dataset is missing: {DATASET_HELP}")
     spec = get_dataset(args.dataset)
+    args.unlabelled_test = args.unlabelled_test or spec.unlabelled_test
     for flag in (*DATA_DEFAULTS, "model_path"):
         if getattr(args, flag) is None:
             setattr(args, flag, getattr(spec, flag))
     if getattr(args, "output_dir", "") is None:
-        args.output_dir = default_folder(args, trained)
+        args.output_dir = default_folder(args, spec.name, trained)
     return args

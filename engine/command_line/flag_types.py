@@ -5,6 +5,8 @@ import argparse
 import math
 from typing import Any, Mapping
 
+from datasets.registry import DATASETS, is_dataset
+
 
 def count(text: str) -> int:
     """A whole number from 1 on."""
@@ -41,6 +43,17 @@ def share(text: str) -> float:
     if not 0 <= float(text) <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not in 0..1")
     return float(text)
+
+
+def dataset_name(text: str) -> str:
+    """The name of a dataset, or the path of a description, which is not read here."""
+    if not is_dataset(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is unknown; choose {DATASET_HELP}")
+    return text
+
+
+DATASET_HELP = f"{', '.join(DATASETS)}, or the path of a description (docs/own-data.md)"
+"""What `--dataset` takes, in words."""
 
 
 def describe(table: Mapping[str, Any]) -> str:

@@ -104,14 +104,15 @@ def method_title(args: argparse.Namespace, trained: bool = True) -> str:
     return ", ".join(title for _, title in _name_parts(args, trained))
 
 
-def default_folder(args: argparse.Namespace, trained: bool = True) -> str:
+def default_folder(args: argparse.Namespace, dataset: str, trained: bool = True) -> str:
     """Where a method's results go without `--output_dir`: what has a title of its own has its own folder.
 
     Args:
-        args: `--dataset`, `--method` and the flags of the method.
+        args: `--method` and the flags of the method.
+        dataset: its name.
         trained: False for CDUL's initialisation.
     """
-    return "runs/" + "_".join([args.dataset, *(part for part, _ in _name_parts(args, trained) if part)])
+    return "runs/" + "_".join([dataset, *(part for part, _ in _name_parts(args, trained) if part)])
 
 
 def _name_parts(args: argparse.Namespace, trained: bool) -> List[Tuple[str, str]]:

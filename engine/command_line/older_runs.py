@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from datasets.registry import DATASETS
 from engine.command_line.eval_flags import get_eval_parser
 from engine.command_line.method_flags import EVAL_DEFAULTS, TRAINED_METHODS
 from engine.command_line.train_flags import default_flags
@@ -21,6 +20,6 @@ def complete_flags(values: Dict[str, Any]) -> Dict[str, Any]:
     if "epochs" not in values:
         defaults = vars(get_eval_parser(None).parse_args([]))
         return {**defaults, **EVAL_DEFAULTS.get(values.get("method", ""), {}), **values}
-    if values.get("dataset") not in DATASETS or values.get("method") not in TRAINED_METHODS:
+    if values.get("method") not in TRAINED_METHODS or not isinstance(values.get("dataset"), str):
         return values
     return {**default_flags(values["dataset"], values["method"], values.get("backbone")), **values}

@@ -6,6 +6,7 @@ from typing import Any, Dict, List, Optional
 
 from datasets.captions.pseudo_labels import LABEL_KINDS
 from datasets.files import DataError, read_json
+from datasets.registry import DATASETS
 from engine.command_line.data_flags import add_data_flags, fill_defaults
 from engine.command_line.flag_types import count, describe, finite, natural, positive, share
 from engine.command_line.method_flags import (
@@ -30,8 +31,8 @@ _OWN_FLAGS = ("output_dir", "config", "resume", "overwrite")
 
 
 
-def get_args_parser(dataset: str, description: Optional[str]) -> argparse.ArgumentParser:
-    """The flags of a train script whose `--dataset` defaults to `dataset`."""
+def get_args_parser(dataset: Optional[str], description: Optional[str]) -> argparse.ArgumentParser:
+    """The flags of a train script whose `--dataset` defaults to `dataset`; without one it must be given."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_flags(parser, dataset)
     group = parser.add_argument_group("run")
@@ -105,7 +106,11 @@ def get_args_parser(dataset: str, description: Optional[str]) -> argparse.Argume
 
 
 def default_flags(dataset: str, method: str = "bac_gcn", backbone: Optional[str] = None) -> Dict[str, Any]:
-    """The flags of a dataset's train script that is given none but those which are part of a method's title."""
+    """The flags of a dataset's train script that is given none but those which are part of a method's title.
+
+    What only a description would tell, such as where the images are, is VOC2007's for a dataset of the user's own.
+    """
+    dataset = dataset if dataset in DATASETS else "voc2007"
     command = ["--method", method] + (["--backbone", backbone] if backbone else [])
     return vars(parse_args(get_args_parser(dataset, None), command))
 

@@ -95,6 +95,6 @@ def write_result(folder: PathLike, test: EvaluationSet, mean_average_precision: 
     write_json(Path(folder) / "config.json", {
         "args": vars(args), "git_revision": git_revision(), **facts, "skipped_images": test.skipped}, indent=1)
     write_json(Path(folder) / "result.json", {
-        "dataset": args.dataset, "method": args.method, "title": method_title(args, trained=False),
+        "dataset": test.spec.name, "method": args.method, "title": method_title(args, trained=False),
         "weights": Path(args.model_path).name, "activation": facts["activation"], "seed": 0, "epochs": 0,
         "last_mAP": mean_average_precision}, indent=1)

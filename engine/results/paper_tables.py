@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from datasets.files import DataError, PathLike, atomic_write
-from datasets.registry import DATASETS, get_dataset
+from datasets.registry import DATASETS
 from engine.command_line.method_flags import METHODS, zoom_title
 from engine.results.finished_runs import (
     Collection,
@@ -31,7 +31,7 @@ def main_table(collection: Collection) -> Table:
     """
     headline = _headline_groups(collection.groups)
     columns = sorted({(group.experiment.dataset, group.experiment.split) for group in headline}, key=_column_order)
-    with_paper = {column: bool(get_dataset(column[0]).paper_map) for column in columns}
+    with_paper = {column: bool(_paper_map(column[0])) for column in columns}
     rows: Dict[Tuple[str, str], Dict[Tuple[str, str], Number]] = {}
     for group in sorted(headline, key=lambda group: (METHODS.index(group.method), group.title)):
         column = (group.experiment.dataset, group.experiment.split)
@@ -42,7 +42,7 @@ def main_table(collection: Collection) -> Table:
     for column in columns:
         title = _dataset_title(*column)
         header += [f"{title}: paper", f"{title}: ours"] if with_paper[column] else [title]
-    reported = dict.fromkeys(name for column in columns for name in get_dataset(column[0]).paper_map)
+    reported = dict.fromkeys(name for column in columns for name in _paper_map(column[0]))
     measured = {name for name, _ in rows}
     for name in reported:
         if name not in measured:
@@ -57,7 +57,7 @@ def _main_cells(name: str, values: Dict[Tuple[str, str], Number], columns: Seque
     cells: List[Cell] = []
     for column in columns:
         if with_paper[column]:
-            reported = get_dataset(column[0]).paper_map.get(name)
+            reported = _paper_map(column[0]).get(name)
             cells.append(NOTHING if reported is None else f"{reported:.1f}")
         cells.append(values.get(column, NOTHING))
     return cells
@@ -211,13 +211,21 @@ def _seeds_note(groups: Sequence[RunGroup]) -> str:
     return f"Ours: last epoch, {seeds} seed{'s' if counts != [1] else ''} a row{spread}."
 
 
+def _paper_map(dataset: str) -> Dict[str, float]:
+    """What the paper reports of a dataset; nothing of one that the user described."""
+    return DATASETS[dataset].paper_map if dataset in DATASETS else {}
+
+
 def _dataset_title(dataset: str, split: str) -> str:
-    spec = get_dataset(dataset)
+    if dataset not in DATASETS:
+        return f"{dataset}, {split}"
+    spec = DATASETS[dataset]
     return spec.title if split == Path(spec.val_split_file).name else f"{spec.title}, {split}"
 
 
-def _column_order(column: Tuple[str, str]) -> Tuple[int, str]:
-    return list(DATASETS).index(column[0]), column[1]
+def _column_order(column: Tuple[str, str]) -> Tuple[int, str, str]:
+    dataset, split = column
+    return list(DATASETS).index(dataset) if dataset in DATASETS else len(DATASETS), dataset, split
 
 
 # ---- writing --------------------------------------------------------------------------------------------------

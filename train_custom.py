@@ -1,0 +1,95 @@
+"""Train BAC-GCN on a dataset of your own, which a file describes: docs/own-data.md shows how to make it.
+
+    python -m datasets.build --photos FOLDER --classes words.txt --name shop
+    python caption.py --dataset imageset/shop/shop.json --stage all
+    python train_custom.py --dataset imageset/shop/shop.json
+    python eval.py --checkpoint runs/shop/checkpoint.pth --image FOLDER
+
+Test images need no labels; then there is no mAP.
+"""
+import argparse
+import time
+
+from datasets.registry import get_dataset
+from datasets.split_file import ImageList, read_image_ids, read_split_file
+from engine.command_line.train_flags import get_args_parser, parse_args
+from engine.evaluation.metrics import average_precision, mean_ap, summarise
+from engine.evaluation.zoom import zoomed_map
+from engine.features.extraction import extract_features
+from engine.features.feature_set import FeatureSet
+from engine.features.frozen_clip import build_encoder, clip_facts, load_clip
+from engine.features.readable_images import readable
+from engine.features.text_embeddings import encode_categories
+from engine.methods.baseline_training import train_baseline
+from engine.process.distributed import setup
+from engine.process.entry_point import run_main
+from engine.process.reproducibility import seed_everything
+from engine.training.build_model import build_model
+from engine.training.crops import extend_with_crops
+from engine.training.epoch import train_one_epoch
+from engine.training.fused_labels import fuse_with_clip
+from engine.training.prediction import calibrate, predict
+from engine.training.run import Run
+from engine.training.training_labels import load_pseudo_labels
+from models.baselines.zero_shot import zero_shot_scores
+from models.optimizer import build_optimizer
+
+
+def main(args: argparse.Namespace) -> Run:
+    spec = get_dataset(args.dataset)
+    device = setup(args.device)
+    if args.method != "bac_gcn":
+        return train_baseline(args, spec, device)
+    num_classes = len(spec.classes)
+    categories = spec.classes if args.no_backgrounds else spec.categories
+
+    # Images: training takes ids alone, true labels of training images are never read.
+    train_ids, skipped = readable(read_image_ids(args.train_split_file), args.train_img_root, args)
+    test_split = read_split_file(args.val_split_file, num_classes)
+    test_ids, skipped_test = readable(test_split.image_ids, args.val_img_root, args)
+    test_split = test_split.only(test_ids)
+
+    # Captions: pseudo-labels over classes and backgrounds, and the graph between them.
+    pseudo = load_pseudo_labels(args, spec, train_ids, categories)
+
+    # Frozen CLIP: text embeddings of the categories; patch embeddings and masked globals of every image, once.
+    clip_model = load_clip(args, device)
+    encoder = build_encoder(args, clip_model)
+    text_embeddings = encode_categories(clip_model, categories, args.prompts)
+    train_images = ImageList(args.train_img_root, train_ids, encoder.transform)
+    test_images = ImageList(args.val_img_root, test_ids, encoder.transform)
+    train_store = extract_features(encoder, train_images, "train", args)
+    test_store = extract_features(encoder, test_images, "test", args)
+    pseudo = fuse_with_clip(pseudo, train_images, train_store, encoder, text_embeddings[:num_classes], args)
+
+    # BAC-GCN: the similarity kernel and the GCN over global, class and background nodes.
+    seed_everything(args.seed, device)
+    model = build_model(args, text_embeddings, pseudo.graph, num_classes).to(device)
+    train_set = FeatureSet([train_store], pseudo.targets, train_ids)
+    test_set = FeatureSet([test_store], test_split.targets(num_classes))
+    calibrate(model, train_set, args, device)
+    optimizer = build_optimizer(model, args)
+    run = Run(args, categories, {**clip_facts(clip_model), "skipped_images": skipped + skipped_test})
+    run.restore(model, optimizer)
+
+    for epoch in range(run.next_epoch, args.epochs + 1):
+        start = time.perf_counter()
+        # ReSO: before epoch 11 the small objects are cropped, and the crops join the training images.
+        if epoch >= args.reso_epoch and not args.no_reso and len(train_set.stores) == 1:
+            train_set = extend_with_crops(model, train_set, train_images, encoder, num_classes, run.crop_folder,
+                                          args, device)
+        loss = train_one_epoch(model, train_set, optimizer, args, device, run)
+        seconds = time.perf_counter() - start
+        metrics = summarise(predict(model, test_set, args, device)[:, :num_classes], test_set.targets)
+        run.finish_epoch({"epoch": epoch, "loss": loss, "images": len(train_set), **metrics},
+                         {"seconds": seconds, "images_per_second": len(train_set) / seconds}, model, optimizer)
+
+    # The table: last and best epoch beside the paper's numbers and CLIP without training.
+    zero_shot = zero_shot_scores(test_store.plain_globals(), text_embeddings[:num_classes].cpu())
+    run.finish(spec, mean_ap(average_precision(zero_shot, test_set.targets)),
+               zoomed_map(model, test_set, test_images, encoder, args, device) if args.zoom else None)
+    return run
+
+
+if __name__ == "__main__":
+    run_main(lambda: main(parse_args(get_args_parser(None, __doc__))))
