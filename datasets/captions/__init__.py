@@ -10,7 +10,7 @@ from pathlib import Path
 
 from datasets.captions.io import load_captions
 from datasets.captions.label_files import write_counts, write_labels, write_scores
-from datasets.captions.labels import count_co_occurrence, merge_prompts, name_captions
+from datasets.captions.labels import count_co_occurrence, merge_prompts, read_captions
 from datasets.files import PathLike
 from datasets.filter.lexicon import SYNONYM_ROOT, load_lexicon
 from datasets.filter.matcher import CategoryMatcher
@@ -45,13 +45,15 @@ def filter_captions(spec: DatasetSpec, caption_root: PathLike, output_root: Path
     """
     matcher = load_matcher(spec, synonym_root)
     captions = load_captions(caption_root, spec.name)
-    names = name_captions(captions, matcher)
-    labels = merge_prompts(names)
+    read = read_captions(captions, matcher, words=scores)
+    num_images = len(captions)
+    del captions  # the texts are the largest thing in memory, and all is read
+    labels = merge_prompts(read.names)
     folder = Path(output_root) / spec.name
     write_labels(folder, labels)
     write_counts(folder, count_co_occurrence(labels, len(spec.categories)), spec.categories)
     if scores:
         from datasets.captions.scores import score_images  # numpy and scipy, which labels alone do not need
 
-        write_scores(folder, names, score_images(captions, names, len(spec.categories), matcher))
-    return len(captions)
+        write_scores(folder, read.names, score_images(read, len(spec.categories)))
+    return num_images

@@ -3,10 +3,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Iterable, Sequence, Tuple
+from typing import TYPE_CHECKING, Iterable, Sequence, Tuple
 
 from datasets.captions.labels import CoOccurrence, LabelDictionary
 from datasets.files import PathLike, atomic_write
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LABELS_FILE = "train_label_dictionary.json"
 SCORES_FILE = "train_label_scores.json"
@@ -19,11 +22,11 @@ def write_labels(folder: PathLike, labels: LabelDictionary) -> None:
     _write_entries(Path(folder) / LABELS_FILE, ((image_id, json.dumps(lists)) for image_id, lists in labels.items()))
 
 
-def write_scores(folder: PathLike, image_ids: Iterable[str], scores: Iterable[Sequence[float]]) -> None:
+def write_scores(folder: PathLike, image_ids: Iterable[str], scores: np.ndarray) -> None:
     """Write `{image_id: [O scores]}`, with four digits: more would claim more than captions can tell."""
+    row_format = "[" + ", ".join(["%.4g"] * scores.shape[1]) + "]"
     _write_entries(Path(folder) / SCORES_FILE,
-                   ((image_id, "[" + ", ".join([f"{score:.4g}" for score in row]) + "]")
-                    for image_id, row in zip(image_ids, scores)))
+                   ((image_id, row_format % tuple(row.tolist())) for image_id, row in zip(image_ids, scores)))
 
 
 def write_counts(folder: PathLike, counted: CoOccurrence, categories: Sequence[str]) -> None:

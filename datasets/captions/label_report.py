@@ -3,13 +3,13 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Sequence, Tuple
+from typing import List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from datasets.captions.io import Captions, load_captions
-from datasets.captions.labels import CoOccurrence, count_co_occurrence, merge_prompts, name_captions
+from datasets.captions.io import load_captions
+from datasets.captions.labels import CoOccurrence, count_co_occurrence, merge_prompts, read_captions
 from datasets.captions.prompts import NUM_PROMPTS, QUESTION_STEMS
 from datasets.captions.scores import score_images
 from datasets.files import DataError, PathLike
@@ -67,22 +67,23 @@ def report(spec: DatasetSpec, caption_root: PathLike, output_root: PathLike, tru
     Raises:
         DataError: a file is missing or malformed, or the split files name none of the images.
     """
-    matcher = CategoryMatcher(load_lexicon(spec, synonym_root))
+    matcher = CategoryMatcher(load_lexicon(spec, synonym_root), find_unclaimed=True)
     captions = load_captions(caption_root, spec.name)
-    names = name_captions(captions, matcher)
-    labels = merge_prompts(names)
-    counted = count_co_occurrence(labels, len(spec.categories))
     print(f"{spec.title}: {len(captions):,} images, {sum(map(len, captions.values())):,} captions")
+    read = read_captions(captions, matcher, words=bool(truth))
+    del captions  # the texts are the largest thing in memory, and all is read
+    labels = merge_prompts(read.names)
+    counted = count_co_occurrence(labels, len(spec.categories))
     if truth:
         print()
-        targets, rows = _read_truth(truth, list(captions), len(spec.classes))
+        targets, rows = _read_truth(truth, list(labels), len(spec.classes))
         votes = np.zeros((len(labels), len(spec.categories)))
         for row, lists in enumerate(labels.values()):
             for named in lists:
                 votes[row, named] += 1 / NUM_PROMPTS
-        scores = score_images(captions, names, len(spec.categories), matcher)
+        scores = score_images(read, len(spec.categories))
         _print_quality(spec, targets, measure(votes[rows], targets), measure(scores[rows], targets))
-    words = unclaimed_words(captions, matcher)
+    words = content_words(read.unclaimed)
     print(f"\nmost frequent words that no category claims (captions)\n  {_columns(words.most_common(top))}")
     print("\nstrongest edges: P(i given j), and the lists that name j")
     for edge in strongest_edges(counted, top):
@@ -120,20 +121,12 @@ def strongest_edges(counted: CoOccurrence, top: int) -> List[Edge]:
     return sorted(edges, key=lambda edge: (-edge.probability, -edge.lists))[:top]
 
 
-def unclaimed_words(captions: Captions, matcher: CategoryMatcher) -> Counter[str]:
-    """How many captions hold each word that names no category there; function words and the questions' words apart."""
+def content_words(words: Counter[str]) -> Counter[str]:
+    """Without function words, the words of the six questions, numbers and single letters."""
     ignored = FUNCTION_WORDS | PUNCTUATION | {word for stem in QUESTION_STEMS for word in tokenise(stem)}
     ignored |= {"question", "answer", "excluding"}
-    counts: Counter[str] = Counter()
-    for text, is_recaption in _texts(captions):
-        counts.update(matcher.unclaimed_words(text, is_recaption) - ignored)
-    return Counter({word: count for word, count in counts.items() if len(word) > 1 and not word.isdigit()})
-
-
-def _texts(captions: Captions) -> Iterator[Tuple[str, bool]]:
-    for texts in captions.values():
-        for number, text in enumerate(texts):
-            yield text, number >= NUM_PROMPTS
+    return Counter({word: count for word, count in words.items()
+                    if word not in ignored and len(word) > 1 and not word.isdigit()})
 
 
 def _read_truth(paths: Sequence[PathLike], image_ids: Sequence[str], num_classes: int) -> Tuple[np.ndarray, List[int]]:

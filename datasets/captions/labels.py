@@ -1,18 +1,34 @@
 """From the categories that captions name to label lists and co-occurrence counts."""
 from __future__ import annotations
 
-from typing import Dict, List, NamedTuple
+import gc
+from collections import Counter
+from contextlib import contextmanager
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+
+from tqdm import tqdm
 
 from datasets.captions.io import Captions
 from datasets.captions.prompts import NUM_PROMPTS
+from datasets.captions.words import CaptionWords
 from datasets.filter.lexicon import Categories
 from datasets.filter.matcher import CategoryMatcher
 
 CaptionNames = Dict[str, List[Categories]]
 """Image id to the categories that each of its twelve captions names: six first captions, then six re-captions."""
 
-LabelDictionary = Dict[str, List[List[int]]]
-"""Image id to six lists of category indices, one a prompt, first caption and re-caption merged."""
+LabelDictionary = Dict[str, List[Categories]]
+"""Image id to six sorted lists of category indices, one a prompt, first caption and re-caption merged."""
+
+
+class ReadCaptions(NamedTuple):
+    """What the filter found in all captions of a dataset."""
+
+    names: CaptionNames
+    words: CaptionWords
+    """The words of each caption, in the order of `names`."""
+    unclaimed: Counter[str]
+    """How many captions hold each word that is no part of what names a category, if the matcher finds them."""
 
 
 class CoOccurrence(NamedTuple):
@@ -26,43 +42,80 @@ class CoOccurrence(NamedTuple):
     together: List[List[int]]
 
 
-def name_captions(captions: Captions, matcher: CategoryMatcher) -> CaptionNames:
-    """The categories that each of the twelve captions of each image names.
+def read_captions(captions: Captions, matcher: CategoryMatcher, words: bool = True) -> ReadCaptions:
+    """Work out what each caption of each image says, each text once.
 
     A re-caption can weave into a sentence what its question excluded ("a living room in the valley"). Where the
     image's re-captions repeat an excluded background that none of its first captions names, no re-caption names it.
     (The authors' questions exclude wrong backgrounds by mistake; ours exclude what the first captions name.)
+
+    Args:
+        captions: image id to its captions.
+        matcher: of the dataset.
+        words: whether to collect the captions' words, which the scores need.
     """
-    return {image_id: _name_image(texts[:NUM_PROMPTS], texts[NUM_PROMPTS:], matcher)
-            for image_id, texts in captions.items()}
+    read = ReadCaptions({}, CaptionWords(), Counter())
+    with _no_garbage_collection():
+        _read_into(read, captions, matcher, words)
+    return read
 
 
-def _name_image(first_captions: List[str], re_captions: List[str], matcher: CategoryMatcher) -> List[Categories]:
-    first = [matcher.name_categories(text) for text in first_captions]
-    re = [matcher.name_categories(text, True) for text in re_captions]
-    excluded = {category for text in re_captions for category in matcher.excluded_backgrounds(text)}
-    if excluded:
-        echoed = excluded.difference(*first)
-        re = [tuple(category for category in named if category not in echoed) for named in re]
-    return first + re
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Millions of small objects without a cycle among them: looking for cycles takes a third of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _read_into(read: ReadCaptions, captions: Captions, matcher: CategoryMatcher, words: bool) -> None:
+    for image_id, texts in tqdm(captions.items(), desc="reading captions", unit="image", delay=1):
+        first = [matcher.read(text) for text in texts[:NUM_PROMPTS]]
+        again = [matcher.read(text, is_recaption=True) for text in texts[NUM_PROMPTS:]]
+        named = [reading.categories for reading in first]
+        excluded = {category for reading in again for category in reading.excluded}
+        echoed = excluded.difference(*named) if excluded else excluded
+        if echoed:
+            named += [tuple(category for category in reading.categories if category not in echoed)
+                      for reading in again]
+        else:
+            named += [reading.categories for reading in again]
+        read.names[image_id] = named
+        for reading in first + again:
+            if words:
+                read.words.add(reading.words)
+            read.unclaimed.update(reading.unclaimed)
 
 
 def merge_prompts(names: CaptionNames) -> LabelDictionary:
     """Per image and prompt, the categories that the first caption or the re-caption names."""
-    return {image_id: [sorted({*first, *re}) if re else list(first)
-                       for first, re in zip(per_caption[:NUM_PROMPTS], per_caption[NUM_PROMPTS:])]
-            for image_id, per_caption in names.items()}
+    pairs: Dict[Tuple[Categories, Categories], Categories] = {}
+    return {image_id: [_merged(first, again, pairs) for first, again in zip(named[:NUM_PROMPTS], named[NUM_PROMPTS:])]
+            for image_id, named in names.items()}
 
 
-def count_co_occurrence(labels: LabelDictionary, num_categories: int) -> CoOccurrence:
+def _merged(first: Categories, again: Categories, known: Dict[Tuple[Categories, Categories], Categories]) -> Categories:
+    """Both, sorted; equal results are one object, as there are millions of them."""
+    if not again or first == again:
+        return first
+    merged = known.get((first, again))
+    if merged is None:
+        merged = known[first, again] = tuple(sorted({*first, *again}))
+    return merged
+
+
+def count_co_occurrence(labels: Mapping[str, Sequence[Sequence[int]]], num_categories: int) -> CoOccurrence:
     """Count over all (image, prompt) lists which categories are named, and which together."""
     counts = [0] * num_categories
     together = [[0] * num_categories for _ in range(num_categories)]
-    for lists in labels.values():
-        for named in lists:
-            for category in named:
-                counts[category] += 1
-                row = together[category]
-                for other in named:
-                    row[other] += 1
+    for named, times in Counter(tuple(named) for lists in labels.values() for named in lists).items():
+        for category in named:
+            counts[category] += times
+            row = together[category]
+            for other in named:
+                row[other] += times
     return CoOccurrence(counts, together)

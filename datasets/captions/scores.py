@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from typing import Dict, Iterable, Sequence
+from typing import Iterable, Sequence
 
 import numpy as np
 from scipy import linalg, sparse
 
-from datasets.captions.io import Captions
-from datasets.captions.labels import CaptionNames
-from datasets.filter.matcher import CategoryMatcher
+from datasets.captions.labels import ReadCaptions
+from datasets.captions.words import CaptionWords
 
 MAX_WORDS = 1000
 """Words that the regression knows: those of the most captions. Twice as many gain less than 0.1 mAP on VOC2007."""
@@ -56,21 +55,20 @@ _CHUNK = 4096
 """Images whose support is worked out at a time."""
 
 
-def score_images(captions: Captions, names: CaptionNames, num_categories: int, matcher: CategoryMatcher) -> np.ndarray:
+def score_images(read: ReadCaptions, num_categories: int) -> np.ndarray:
     """How probable each category is in each image.
 
     Args:
-        captions: image id to its K captions.
-        names: the categories that each of them names; the same images in the same order.
+        read: what the captions say, K a image.
         num_categories: O.
-        matcher: splits captions into words.
 
     Returns:
         (images, O) float32 in 0..1.
     """
+    names = read.names
     per_image = len(next(iter(names.values())))
     votes = vote_matrix(names.values(), num_categories)
-    features = sparse.hstack([word_matrix(captions.values(), matcher), votes, _prompt_matrix(len(names), per_image)],
+    features = sparse.hstack([word_matrix(read.words), votes, _prompt_matrix(len(names), per_image)],
                              format="csr", dtype=np.float32)
     folds = np.array([zlib.crc32(image_id.encode()) % NUM_FOLDS for image_id in names])
     counts = _sum_captions(votes, per_image).toarray()
@@ -89,17 +87,10 @@ def vote_matrix(names: Iterable[Sequence[Sequence[int]]], num_categories: int) -
     return _indicators(columns, ends, num_categories)
 
 
-def word_matrix(captions: Iterable[Sequence[str]], matcher: CategoryMatcher) -> sparse.csr_matrix:
+def word_matrix(words: CaptionWords) -> sparse.csr_matrix:
     """Which caption holds which word: (images * K, words), rows grouped by image, most frequent words only."""
-    index: Dict[str, int] = {}
-    columns = array("i")
-    ends = array("q", [0])
-    for texts in captions:
-        for text in texts:
-            columns.extend({index.setdefault(word, len(index)) for word in matcher.singular_words(text)})
-            ends.append(len(columns))
-    matrix = _indicators(columns, ends, len(index))
-    frequency = np.bincount(matrix.indices, minlength=len(index))
+    matrix = _indicators(words.columns, words.ends, len(words.vocabulary))
+    frequency = np.bincount(matrix.indices, minlength=len(words.vocabulary))
     kept = np.argsort(-frequency, kind="stable")[:MAX_WORDS]
     return matrix[:, kept[frequency[kept] >= MIN_CAPTIONS]]
 

@@ -6,7 +6,7 @@ from typing import Container, FrozenSet, Sequence, Set
 from datasets.filter.grammar import PUNCTUATION
 from datasets.filter.negation import phrase_after
 
-PICTURES = frozenset(("image", "picture", "photo", "photograph"))
+_PICTURES = frozenset(("image", "picture", "photo", "photograph"))
 """What a caption calls the photo itself, unless a thing comes "with a picture of" something."""
 
 LIKENESS_TRIGGERS: FrozenSet[str] = frozenset("like as resembling resemble resembles shape form likeness".split())
@@ -33,7 +33,7 @@ def depicted_positions(words: Sequence[str], depictions: Container[str]) -> Set[
     for position, word in enumerate(words[:-1]):
         if words[position + 1] != "of":
             continue
-        if word in depictions or word in PICTURES and "with" in words[max(position - 2, 0):position]:
+        if word in depictions or word in _PICTURES and "with" in words[max(position - 2, 0):position]:
             end = position + 2
             while end < len(words) and words[end] not in PUNCTUATION and words[end] not in _DEPICTION_ENDS:
                 end += 1

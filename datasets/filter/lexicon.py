@@ -46,6 +46,11 @@ class Sense:
     after: FrozenSet[str] = frozenset()
     near: FrozenSet[str] = frozenset()
 
+    @functools.cached_property
+    def is_default(self) -> bool:
+        """Whether it holds anywhere."""
+        return self == Sense(self.categories)
+
 
 @dataclass(frozen=True)
 class Phrase:
@@ -64,6 +69,14 @@ class Phrase:
     can_be_imitated: bool = False
     takes_noun: bool = False
     takes_animal: bool = False
+
+    @functools.cached_property
+    def as_noun(self) -> Optional[Categories]:
+        """What it names where it is no verb, if nothing else matters."""
+        verb, *rest = self.senses or (Sense(()),)
+        if len(rest) == 1 and verb == Sense(verb.categories, verb=True) and rest[0].is_default:
+            return rest[0].categories
+        return None
 
 
 class Start(NamedTuple):

@@ -1,22 +1,69 @@
 """Step 2 and 4 of the filter: compound nouns, and from them to categories."""
 from __future__ import annotations
 
-from typing import Dict, List, Sequence, Set, Tuple
+from functools import reduce
+from operator import or_
+from typing import Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Set
 
-from datasets.filter.depiction import LIKENESS_TRIGGERS, PICTURES, depicted_positions, likeness_positions
-from datasets.filter.grammar import COLOURS, is_modifier, is_participle, is_verb, tokenise
+from datasets.filter.depiction import LIKENESS_TRIGGERS, depicted_positions, likeness_positions
+from datasets.filter.grammar import COLOURS, DETERMINERS, is_modifier, is_participle, is_verb, tokenise
 from datasets.filter.lexicon import Categories, Lexicon, Phrase, Sense, Words
 from datasets.filter.negation import TRIGGERS, echo_positions, excluded_positions, name_at, silent_positions
 
+_TRIGGER, _LIKENESS, _DEPICTION, _NEIGHBOUR, _POSSESSIVE = (1 << bit for bit in range(5))
+_SILENCING = _TRIGGER | _LIKENESS | _DEPICTION
 
-class CategoryMatcher:
-    """Names the categories that a caption speaks of. The same caption is worked out once."""
+_MEMORY = 1 << 14
+"""Captions that a matcher remembers. Captioners repeat themselves mostly from one image to the next ones."""
+
+
+class Reading(NamedTuple):
+    """What a caption says."""
+
+    words: List[str]
+    """Its words in the singular, with its punctuation."""
+    categories: Categories
+    """The categories that it names, sorted."""
+    excluded: Categories
+    """The backgrounds that the question of a re-caption excluded, as far as the answer repeats them, sorted."""
+    unclaimed: FrozenSet[str]
+    """Its words that are no part of what names a category; empty where the matcher does not look for them."""
+
+
+class _Signs(Dict[str, int]):
+    """Token to the rules that it may call for, as bits; fills itself. Most captions call for none."""
 
     def __init__(self, lexicon: Lexicon) -> None:
+        super().__init__()
+        context = lexicon.context
+        self._singular = lexicon.singular
+        self._depicting = context.depictions
+        self._neighbours = context.heads | context.imitations | context.materials
+
+    def __missing__(self, token: str) -> int:
+        word = self._singular[token]
+        signs = (_TRIGGER * (token in TRIGGERS) | _LIKENESS * (token in LIKENESS_TRIGGERS)
+                 | _DEPICTION * (word in self._depicting or token == "with") | _NEIGHBOUR * (word in self._neighbours)
+                 | _POSSESSIVE * token.endswith("'s"))
+        self[token] = signs
+        return signs
+
+
+class CategoryMatcher:
+    """Names the categories that a caption speaks of. A caption that repeats a recent one is not worked out again.
+
+    Args:
+        lexicon: the words of a dataset.
+        find_unclaimed: whether readings hold the unclaimed words, which the report lists.
+    """
+
+    def __init__(self, lexicon: Lexicon, find_unclaimed: bool = False) -> None:
+        self._find_unclaimed = find_unclaimed
         self._singular = lexicon.singular
         self._starts = lexicon.starts
         self._context = lexicon.context
         self._vehicles = lexicon.context.enclosing | lexicon.context.decked
+        self._signs = _Signs(lexicon)
         self._backgrounds = {name: index for name, index in lexicon.echo_names.items() if index is not None}
         self._echo_names: Dict[str, List[Words]] = {}
         for name in sorted(lexicon.echo_names, key=len, reverse=True):
@@ -24,95 +71,94 @@ class CategoryMatcher:
         self._echo_words = frozenset(word for name in lexicon.echo_names for word in name)
         self._compounds = frozenset(phrase.words for start in lexicon.starts.values()
                                     for group in start.compounds.values() for phrase in group)
-        self._picturing = lexicon.context.depictions | PICTURES
-        self._first: Dict[str, Categories] = {}
-        self._re: Dict[str, Categories] = {}
-        self._excluded: Dict[str, Categories] = {}
+        self._first: Dict[str, Reading] = {}
+        self._re: Dict[str, Reading] = {}
+        self._shared: Dict[Categories, Categories] = {}
 
     def name_categories(self, caption: str, is_recaption: bool = False) -> Categories:
-        """The categories that `caption` names, as sorted indices.
+        """The categories that `caption` names, as sorted indices. Arguments as for `read`."""
+        return self.read(caption, is_recaption).categories
+
+    def read(self, caption: str, is_recaption: bool = False) -> Reading:
+        """Work out what a caption says.
 
         Args:
             caption: one caption.
             is_recaption: whether the captioner was asked with an exclusion, whose words it may have echoed.
         """
         memory = self._re if is_recaption else self._first
-        named = memory.get(caption)
-        if named is None:
-            named = memory[caption] = self._name(caption, is_recaption)
-        return named
+        reading = memory.get(caption)
+        if reading is None:
+            if len(memory) >= _MEMORY:
+                memory.clear()
+            reading = memory[caption] = self._read(caption, is_recaption)
+        return reading
 
-    def excluded_backgrounds(self, recaption: str) -> Categories:
-        """The backgrounds that the question of a re-caption excluded, as far as the answer repeats them, sorted."""
-        self.name_categories(recaption, is_recaption=True)
-        return self._excluded.get(recaption, ())
-
-    def singular_words(self, caption: str) -> List[str]:
-        """The words of a caption in the singular, with its punctuation."""
-        singular = self._singular
-        return [singular[token] for token in tokenise(caption)]
-
-    def unclaimed_words(self, caption: str, is_recaption: bool = False) -> Set[str]:
-        """The words of a caption, in the singular, that are no part of what names a category."""
+    def _read(self, caption: str, is_recaption: bool) -> Reading:
         tokens = tokenise(caption)
-        words = [self._singular[token] for token in tokens]
-        echo = self._echo_positions(tokens) if is_recaption else set()
-        claimed = {position for start, end, categories in self._spans(tokens, words, echo) if categories
-                   for position in range(start, end)}
-        return {word for position, word in enumerate(words) if position not in claimed}
-
-    def _name(self, caption: str, is_recaption: bool) -> Categories:
-        tokens = tokenise(caption)
-        singular = self._singular
-        words = [singular[token] for token in tokens]
-        echo: Set[int] = set()
+        words = list(map(self._singular.__getitem__, tokens))
+        signs = reduce(or_, map(self._signs.__getitem__, tokens), 0)
+        silent: Set[int] = set()
+        excluded: Categories = ()
         if is_recaption:
-            echo = self._echo_positions(tokens)
-            names = {name_at(tokens, position, self._echo_names) for position in echo | excluded_positions(tokens)}
-            excluded = {self._backgrounds[name] for name in names if name in self._backgrounds}
-            if excluded:
-                self._excluded[caption] = tuple(sorted(excluded))
-        found: Set[int] = set()
-        for _, _, categories in self._spans(tokens, words, echo):
-            found.update(categories)
-        return tuple(sorted(found))
+            silent = self._echo_positions(tokens)
+            if silent or signs & _TRIGGER:
+                asked = silent | excluded_positions(tokens)
+                names = {name_at(tokens, position, self._echo_names) for position in asked}
+                excluded = tuple(sorted({self._backgrounds[name] for name in names if name in self._backgrounds}))
+        if signs & _SILENCING:
+            silent = silent | self._silent_positions(tokens, words, signs)
+        claimed: Optional[Set[int]] = set() if self._find_unclaimed else None
+        named = tuple(sorted(self._named(tokens, words, silent, signs, claimed)))
+        unclaimed = frozenset(() if claimed is None else
+                              (word for position, word in enumerate(words) if position not in claimed))
+        return Reading(words, self._shared.setdefault(named, named), excluded, unclaimed)
 
-    def _spans(self, tokens: List[str], words: List[str], echo: Set[int]) -> List[Tuple[int, int, Categories]]:
-        """The phrases of a caption that are to be seen: from, to, and what they name here."""
-        known = self._starts
-        starts = [position for position, word in enumerate(words) if word in known]
-        if not starts:
-            return []
-        silent = self._silent_positions(tokens, words) | echo
-        following = [*words[1:], ""]
-        spans = []
+    def _named(self, tokens: List[str], words: List[str], silent: Set[int], signs: int,
+               claimed: Optional[Set[int]]) -> Set[int]:
+        """The categories of the phrases that are to be seen; their positions go into `claimed`."""
+        found: Set[int] = set()
+        last = len(words) - 1
+        vehicles = self._vehicles
         free = 0
-        for start in starts:
-            if start < free:
+        for start, words_start in enumerate(map(self._starts.get, words)):
+            if words_start is None or start < free:
                 continue
-            word = known[words[start]]
-            phrase = word.alone
-            for compound in word.compounds.get(following[start], ()):
-                end = start + len(compound.words)
-                if tuple(words[start:end]) == compound.words and not (
-                        compound.takes_noun and is_participle(tokens, start, end, compound.takes_animal)):
-                    phrase = compound
-                    break
+            phrase, compounds = words_start
+            if compounds and start < last and words[start + 1] in compounds:
+                for compound in compounds[words[start + 1]]:
+                    end = start + len(compound.words)
+                    if tuple(words[start:end]) == compound.words and not (
+                            compound.takes_noun and is_participle(tokens, start, end, compound.takes_animal)):
+                        phrase = compound
+                        break
             if phrase is None:
                 continue
             free = start + len(phrase.words)
-            if start not in silent and not self._is_out_of_sight(phrase, tokens, words, start, free):
-                spans.append((start, free, self._meaning(phrase, tokens, words, start, free)))
-        return spans
+            if (silent and start in silent
+                    or signs & _NEIGHBOUR and self._is_imitation(phrase, words, start, free)
+                    or signs & _POSSESSIVE and self._is_home(tokens, words, free)
+                    or words[free - 1] in vehicles and self._is_seen_from_inside(words, start, free)):
+                continue
+            if not phrase.senses:
+                categories = phrase.categories
+            elif phrase.as_noun is not None and start and tokens[start - 1] in DETERMINERS:
+                categories = phrase.as_noun
+            else:
+                categories = _meaning(phrase, tokens, words, start, free)
+            found.update(categories)
+            if claimed is not None and categories:
+                claimed.update(range(start, free))
+        return found
 
-    def _silent_positions(self, tokens: List[str], words: List[str]) -> Set[int]:
+    def _silent_positions(self, tokens: List[str], words: List[str], signs: int) -> Set[int]:
         """Positions whose words name nothing: denied, asked, awaited or only depicted."""
         silent: Set[int] = set()
-        if not TRIGGERS.isdisjoint(tokens):
+        if signs & _TRIGGER:
             silent |= silent_positions(tokens)
-        if "of" in words and not self._picturing.isdisjoint(words):
+        if signs & _DEPICTION and "of" in words:
             silent |= depicted_positions(words, self._context.depictions)
-        if not LIKENESS_TRIGGERS.isdisjoint(tokens):
+        if signs & _LIKENESS:
             silent |= likeness_positions(tokens)
         return silent
 
@@ -126,9 +172,8 @@ class CategoryMatcher:
             previous = position
         return set()
 
-    def _is_out_of_sight(self, phrase: Phrase, tokens: Sequence[str], words: Sequence[str], start: int,
-                         end: int) -> bool:
-        """Whether the words around `phrase`, words[start:end], say that the thing itself is not to be seen."""
+    def _is_imitation(self, phrase: Phrase, words: Sequence[str], start: int, end: int) -> bool:
+        """Whether a neighbour of `phrase`, words[start:end], takes it over or makes it an imitation."""
         context = self._context
         if end < len(words) and words[end] in context.heads and words[end + 1:end + 2] != ["like"]:
             return True  # a dog statue; but "a cake shaped like a dog" is a cake
@@ -137,11 +182,11 @@ class CategoryMatcher:
         before = start - 1
         while before > 0 and words[before] in COLOURS:
             before -= 1
-        if before >= 0 and words[before] in context.imitations:
-            return True
-        if tokens[end - 1].endswith("'s") and not context.homes.isdisjoint(words[end:end + 3]):
-            return True
-        return words[end - 1] in self._vehicles and self._is_seen_from_inside(words, start, end)
+        return before >= 0 and words[before] in context.imitations
+
+    def _is_home(self, tokens: Sequence[str], words: Sequence[str], end: int) -> bool:
+        """Whether the possessive before tokens[end] only says whose home it is: "my mother's house"."""
+        return tokens[end - 1].endswith("'s") and not self._context.homes.isdisjoint(words[end:end + 3])
 
     def _is_seen_from_inside(self, words: Sequence[str], start: int, end: int) -> bool:
         """"The back seat of his car", "people sitting on a city bus"; start and end are those of the vehicle."""
@@ -159,16 +204,20 @@ class CategoryMatcher:
             return False  # a girl sitting on a car is outside, on a bus she is inside
         return words[position] in ("inside", "aboard") or words[position - 1] in context.occupants
 
-    def _meaning(self, phrase: Phrase, tokens: Sequence[str], words: Sequence[str], start: int, end: int) -> Categories:
-        for sense in phrase.senses:
-            if _holds(sense, tokens, words, start, end):
-                return sense.categories
-        return () if phrase.senses else phrase.categories
-
 
 _INTO = frozenset(("of", "in", "on", "inside", "aboard"))
 
+def _meaning(phrase: Phrase, tokens: Sequence[str], words: Sequence[str], start: int, end: int) -> Categories:
+    """What an ambiguous phrase, words[start:end], names here."""
+    for sense in phrase.senses:
+        if _holds(sense, tokens, words, start, end):
+            return sense.categories
+    return ()
+
+
 def _holds(sense: Sense, tokens: Sequence[str], words: Sequence[str], start: int, end: int) -> bool:
+    if sense.is_default:
+        return True
     plural = tokens[end - 1] != words[end - 1]
     if sense.plural is not None and sense.plural != plural:
         return False

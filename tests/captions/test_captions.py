@@ -15,8 +15,8 @@ import caption
 from datasets.captions import filter_captions, load_matcher
 from datasets.captions.io import caption_paths, load_captions
 from datasets.captions.label_files import CO_OCCURRENCE_FILE, COUNTS_FILE, LABELS_FILE, SCORES_FILE
-from datasets.captions.label_report import adjacency, measure, strongest_edges, unclaimed_words
-from datasets.captions.labels import CoOccurrence, count_co_occurrence, merge_prompts, name_captions
+from datasets.captions.label_report import adjacency, content_words, measure, strongest_edges
+from datasets.captions.labels import CoOccurrence, count_co_occurrence, merge_prompts, read_captions
 from datasets.captions.pseudo_labels import load_counts, load_targets
 from datasets.captions.scores import (
     NUM_FOLDS,
@@ -29,6 +29,8 @@ from datasets.captions.scores import (
     vote_matrix,
 )
 from datasets.files import DataError
+from datasets.filter.lexicon import load_lexicon
+from datasets.filter.matcher import CategoryMatcher
 from datasets.registry import get_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -83,7 +85,7 @@ def test_excluded_backgrounds_that_no_first_caption_names_are_echoes():
     captions = {"1": ["a living room"] * 6 + ["sofa valley person", "a house in the valley"] + [""] * 4,
                 "2": ["a valley"] * 6 + ["sofa valley person", "a house in the valley"] + [""] * 4}
     valley = VOC.categories.index("valley")
-    named = name_captions(captions, matcher)
+    named = read_captions(captions, matcher).names
     assert [valley in names for names in named["1"][6:8]] == [False, False]
     assert [valley in names for names in named["2"][6:8]] == [False, True]
     assert valley in merge_prompts(named)["2"][1]
@@ -156,11 +158,10 @@ def test_scores_of_small_sets_are_finite_deterministic_and_follow_the_votes(imag
     matcher = load_matcher(VOC)
     captions = {f"{image:06d}": ["a dog on a sofa", "a man", "a room", "", "a dog", "a cat"] * 2
                 for image in range(images)}
-    names = name_captions(captions, matcher)
-    scores = score_images(captions, names, len(VOC.categories), matcher)
+    scores = score_images(read_captions(captions, matcher), len(VOC.categories))
     assert np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1
     assert scores[0, DOG] > scores[0, PERSON] > scores[0, 0]
-    assert (scores == score_images(captions, names, len(VOC.categories), matcher)).all()
+    assert (scores == score_images(read_captions(captions, matcher), len(VOC.categories))).all()
 
 
 def test_words_that_travel_with_a_category_speak_for_it():
@@ -170,8 +171,7 @@ def test_words_that_travel_with_a_category_speak_for_it():
         text = "a dog with a leash" if image % 2 else "a man with a pen"
         captions[f"{image:06d}"] = [text] * 12
     captions["999999"] = ["a long leash"] * 12
-    names = name_captions(captions, matcher)
-    scores = score_images(captions, names, len(VOC.categories), matcher)
+    scores = score_images(read_captions(captions, matcher), len(VOC.categories))
     assert scores[-1, DOG] > 0.1 > scores[-1, PERSON]
 
 
@@ -187,8 +187,9 @@ def test_report_measures_like_average_precision_and_lists_unclaimed_words():
     quality = measure(np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.3]]),
                       np.array([[True, False], [False, False], [True, False]]))
     assert quality.mean_ap == pytest.approx(100 * (1 + 2 / 3) / 2) and np.isnan(quality.average_precision[1])
-    words = unclaimed_words({"1": ["a dog and a gizmo near the gizmo"] * 12}, load_matcher(VOC))
-    assert words == {"gizmo": 12}
+    matcher = CategoryMatcher(load_lexicon(VOC), find_unclaimed=True)
+    read = read_captions({"1": ["a dog and a gizmo near the gizmo"] * 12}, matcher)
+    assert content_words(read.unclaimed) == {"gizmo": 12}
 
 
 def test_shell_filter_report_and_errors(tmp_path, capsys):
@@ -233,13 +234,13 @@ def test_quality_on_real_captions(shared_data, dataset, captions, truth, votes_m
     spec = get_dataset(dataset)
     matcher = load_matcher(spec)
     texts = load_captions(shared_data / captions, dataset)
-    names = name_captions(texts, matcher)
-    votes = np.zeros((len(names), len(spec.categories)))
-    for row, lists in enumerate(merge_prompts(names).values()):
+    read = read_captions(texts, matcher)
+    votes = np.zeros((len(texts), len(spec.categories)))
+    for row, lists in enumerate(merge_prompts(read.names).values()):
         for named in lists:
             votes[row, named] += 1 / 6
     files = [shared_data / path for path in truth]
     classes = len(spec.classes)
     assert quality_of(votes, texts, files, classes).mean_ap >= votes_map
-    scored = quality_of(score_images(texts, names, len(spec.categories), matcher), texts, files, classes)
+    scored = quality_of(score_images(read, len(spec.categories)), texts, files, classes)
     assert scored.mean_ap >= scores_map and scored.f1 >= scores_f1

@@ -185,7 +185,7 @@ def test_repeated_question_names_nothing_but_repetition_counts_once():
     assert names("dog dog dog dog", is_recaption=True) == {"dog"}
     assert names("a dog, a cat, a dog, a cat, a dog, a cat", is_recaption=True) == {"dog", "cat"}
     assert names("a railroad bridge over a river", is_recaption=True) == {"railway", "bridge", "river"}
-    assert MATCHERS["voc2007"].excluded_backgrounds("Sofa valley person in a room") == (
+    assert MATCHERS["voc2007"].read("Sofa valley person in a room", True).excluded == (
         get_dataset("voc2007").categories.index("valley"),)
 
 

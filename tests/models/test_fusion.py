@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 
 from datasets.captions import load_matcher
 from datasets.captions.io import load_captions
-from datasets.captions.labels import name_captions
+from datasets.captions.labels import read_captions
 from datasets.captions.scores import score_images
 from datasets.registry import get_dataset
 from datasets.split_file import read_split_file
@@ -127,7 +127,7 @@ def voc2012_half(shared_data):
     """Caption scores (n, O), CLIP scores (n, C, 2) and true labels (n, C) of 586 real images."""
     folder, spec = shared_data / "voc2012_half", get_dataset("voc2012")
     matcher, captions = load_matcher(spec), load_captions(folder / "caption", spec.name)
-    scores = score_images(captions, name_captions(captions, matcher), len(spec.categories), matcher)
+    scores = score_images(read_captions(captions, matcher), len(spec.categories))
     with np.load(folder / "clip_rn50x64_scores.npz") as clip:
         ids, views = clip["ids"].tolist(), np.stack([clip["whole"], clip["tiles_max"]], axis=-1)
     split = read_split_file(folder / "train_cls.txt", len(spec.classes)).only(ids)
