@@ -13,8 +13,8 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 """Of red, green and blue over OpenAI's training images, by which images are normalised."""
 
-WIDE_HEADS = {1280: 80, 1408: 88, 1664: 104}
-"""Vision width to head width of ViT-H, ViT-g and ViT-bigG; every other CLIP splits its width into heads of 64."""
+WIDE_HEADS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}
+"""Vision width to head width of ViT-H, ViT-g, ViT-bigG and ViT-e; the heads of every other CLIP are 64 wide."""
 
 
 class WeightsError(ValueError):

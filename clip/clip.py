@@ -9,7 +9,7 @@ import urllib.request
 import warnings
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, BinaryIO, Callable
+from typing import Any, BinaryIO, Callable, Mapping
 from urllib.parse import urlparse
 
 import torch
@@ -19,11 +19,19 @@ from torchvision import transforms
 from tqdm import tqdm
 
 from clip.architecture import MEAN, STD, WeightsError
-from clip.configs import OPEN_CLIP_CONFIG, find_config, is_transformers_clip
+from clip.configs import OPEN_CLIP_CONFIG, Config, find_config, is_transformers_clip
 from clip.layouts import WHAT_WORKS, is_transformers, to_openai_names
 from clip.model import CLIP, build_model
-from clip.tokenizer import tokenize
-from clip.weight_files import INDEX_SUFFIX, PathLike, atomic_path, compact_activation, read_state_dict
+from clip.tokenizer import VOCABULARY_SIZE, tokenize
+from clip.weight_files import (
+    INDEX_SUFFIX,
+    TOKEN_TABLE,
+    PathLike,
+    atomic_path,
+    compact_activation,
+    is_torchscript,
+    read_state_dict,
+)
 
 __all__ = ["available_models", "load", "tokenize"]
 
@@ -86,23 +94,32 @@ def _build(path: Path, activation: str | None) -> CLIP:
     tensors = read_state_dict(path)
     by_transformers = is_transformers(tensors)
     tensors = to_openai_names(tensors)
-    config = find_config(path.parent, by_transformers)
-    if config is None:
-        told = activation or compact_activation(path) or _release_activation(path)
-        model = build_model(tensors, told or "quick_gelu")
-        if told is None:
-            _warn(f"{path}: nothing tells its activation, so quick_gelu is assumed, OpenAI's, with heads of "
-                  f"{model.architecture.vision_head_width}. LAION's and DataComp's weights need gelu: say "
-                  f"--activation gelu, or put their {OPEN_CLIP_CONFIG} beside the file")
-        return model
-    asked = dataclasses.replace(config.architecture, activation=activation or config.architecture.activation)
-    if asked != config.architecture:
-        _warn(f"{path}: {asked.activation}, as asked for, though {config.path.name} says "
-              f"{config.architecture.activation}")
-    model = build_model(tensors, asked.activation, asked.vision_head_width, asked.text_head_width)
+    tokens = len(tensors.get(TOKEN_TABLE, range(VOCABULARY_SIZE)))
+    if tokens != VOCABULARY_SIZE:
+        raise WeightsError(f"made for another tokenizer ({tokens} tokens, CLIP's has {VOCABULARY_SIZE}); {WHAT_WORKS}")
+    known = "quick_gelu" if _is_release(path) else compact_activation(path)
+    config = None if known else find_config(path.parent, by_transformers)
+    if config:
+        known = config.architecture.activation
+    if known and activation not in (None, known):
+        _warn(f"{path}: {activation}, as asked for, though {config.path.name if config else 'the file'} says {known}")
+    if config:
+        return _build_as_told(tensors, config, activation or config.architecture.activation)
+    activation = activation or known
+    model = build_model(tensors, activation or "quick_gelu")
+    if activation is None:
+        _warn(f"{path}: nothing tells its activation, so quick_gelu is assumed, OpenAI's, with heads of "
+              f"{model.architecture.vision_head_width}. LAION's and DataComp's weights need gelu: say "
+              f"--activation gelu, or put their {OPEN_CLIP_CONFIG} beside the file")
+    return model
+
+
+def _build_as_told(tensors: Mapping[str, Tensor], config: Config, activation: str) -> CLIP:
+    told = dataclasses.replace(config.architecture, activation=activation)
+    model = build_model(tensors, activation, told.vision_head_width, told.text_head_width)
     for field, value in dataclasses.asdict(model.architecture).items():
-        if value != getattr(asked, field):
-            raise WeightsError(f"{config.path.name} beside it says {field} {getattr(asked, field)}, the weights "
+        if value != getattr(told, field):
+            raise WeightsError(f"{config.path.name} beside it says {field} {getattr(told, field)}, the weights "
                                f"{value}; one of the two belongs to another model")
     if (config.mean, config.std) != (MEAN, STD):
         model.visual.take_openai_normalisation(config.mean, config.std)
@@ -113,8 +130,9 @@ def _warn(message: str) -> None:
     warnings.warn(message, WeightsWarning, stacklevel=4)  # at the call of `load`
 
 
-def _release_activation(path: Path) -> str | None:
-    return "quick_gelu" if any(f"/{_sha256(path)}/" in url for url in URLS.values()) else None
+def _is_release(path: Path) -> bool:
+    """Whether a file is one of OpenAI's, wherever it lies; they are TorchScript archives."""
+    return is_torchscript(path) and any(f"/{_sha256(path)}/" in url for url in URLS.values())
 
 
 def preprocess(resolution: int) -> Preprocess:

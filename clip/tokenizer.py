@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 VOCABULARY_FILE = "bpe_simple_vocab_16e6.txt.gz"
-MERGES = 48_894  # 49,408 entries less 2 x 256 bytes and the two special tokens; the file holds more
+VOCABULARY_SIZE = 49_408
+MERGES = 48_894  # the entries less 2 x 256 bytes and the two special tokens; the file holds more
 START, END = "<|startoftext|>", "<|endoftext|>"
 # Special tokens, English clitics, runs of letters, single digits, runs of anything else that is not space.
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'(?:s|t|re|ve|m|ll|d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"

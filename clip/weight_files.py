@@ -68,7 +68,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         raise WeightsError("the file is empty; get it again")
     if head[8:] == b"{":  # after the length of the JSON header
         return _read_safetensors(path)
-    if head.startswith(b"PK") and _is_torchscript(path):
+    if is_torchscript(path):
         return _read_torchscript(path)
     return _unwrap(torch.load(path, map_location="cpu", weights_only=True))
 
@@ -109,7 +109,10 @@ def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def _is_torchscript(path: Path) -> bool:
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is an archive with a TorchScript program in it, as OpenAI's are."""
+    if not zipfile.is_zipfile(path):
+        return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 

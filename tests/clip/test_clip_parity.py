@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import clip
+from clip.configs import find_config
 
 TEXTS = ["a photo of a dog", "potted plant", "two zebras that cross a dusty road behind a fence"]
 VIT_H = {"hidden_size": 1280, "num_attention_heads": 16, "intermediate_size": 5120}  # heads of 80
@@ -166,6 +167,23 @@ def test_files_of_open_clip(tmp_path: Path, changes: dict[str, Any]) -> None:
     else:
         save_file(weights, tmp_path / file)
     assert_equal_to_open_clip(clip.load(tmp_path, "cpu")[0], theirs)
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32-quickgelu", "ViT-L-14-336", "ViT-H-14", "ViT-bigG-14"])
+def test_sizes_of_released_models(tmp_path: Path, name: str) -> None:
+    """Of the real sizes, without their weights: what the configuration says is what the tensors and heads are."""
+    open_clip = pytest.importorskip("open_clip")
+    config = open_clip.get_model_config(name)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    told = find_config(tmp_path, by_transformers=False).architecture
+    with torch.device("meta"):
+        theirs = open_clip.CLIP(**config)
+        ours = clip.CLIP(told)
+    shapes = {key: value.shape for key, value in theirs.state_dict().items()}
+    assert {key: value.shape for key, value in ours.state_dict().items()} == shapes
+    for encoder, twin in ((ours.visual, theirs.visual), (ours, theirs)):
+        assert encoder.transformer.resblocks[0].attn.heads == twin.transformer.resblocks[0].attn.num_heads
+    assert clip.Architecture.of(theirs.state_dict(), told.activation) == told, "without it, too"
 
 
 def test_training_checkpoints_of_open_clip(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 import clip
 from clip import clip as loading
 from clip.layouts import FOREIGN
+from tests.clip.test_clip_loading import write_torchscript
 
 StateDict = Dict[str, Tensor]
 SMALL = clip.Architecture(
@@ -155,6 +156,11 @@ def test_a_folder_of_another_model_is_refused_by_its_type(weights: StateDict, tm
         clip.load(tmp_path)
 
 
+def test_weights_for_another_tokenizer_are_refused(weights: StateDict, tmp_path: Path) -> None:
+    save_file({**weights, "token_embedding.weight": torch.zeros(32000, 64)}, tmp_path / "clipa.safetensors")
+    assert "another tokenizer (32000 tokens, CLIP's has 49408)" in refusal(tmp_path / "clipa.safetensors")
+
+
 # --- The activation, the width of heads and the normalisation --------------------------------------------------------
 
 def test_where_nothing_tells_the_activation_it_is_said_what_is_assumed(path: Path) -> None:
@@ -167,11 +173,8 @@ def test_where_nothing_tells_the_activation_it_is_said_what_is_assumed(path: Pat
     assert model.architecture == SMALL
 
 
-def test_what_tells_the_activation(path: Path, weights: StateDict, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_tells_the_activation(path: Path) -> None:
     folder = path.parent
-    monkeypatch.setitem(loading.URLS, "ViT-B/16", f"https://host/{loading._sha256(path)}/ViT-B-16.pt")
-    assert load_quietly(path).architecture.activation == "quick_gelu"
-    monkeypatch.undo()
     assert load_quietly(path, activation="gelu").architecture.activation == "gelu"
     put(folder, "config.json", {"args": {}})  # of a run
     with pytest.warns(clip.WeightsWarning, match="nothing tells"):
@@ -187,7 +190,20 @@ def test_what_tells_the_activation(path: Path, weights: StateDict, monkeypatch: 
     tokens = clip.tokenize("a dog")
     assert not torch.allclose(model.encode_text(tokens), other.encode_text(tokens), rtol=1e-3)
     with pytest.raises(clip.WeightsError, match="activation 'relu': only quick_gelu and gelu"):
-        clip.load(path, activation="relu")
+        clip.build_model(model.state_dict(), activation="relu")
+
+
+def test_openais_releases_are_known_wherever_they_lie(
+    weights: StateDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "renamed.bin"
+    write_torchscript(weights, file)
+    monkeypatch.setitem(loading.URLS, "ViT-B/16", f"https://host/{loading._sha256(file)}/ViT-B-16.pt")
+    assert load_quietly(file).architecture.activation == "quick_gelu"
+    put(tmp_path, "open_clip_config.json", OPEN_CLIP)  # of other weights in the folder
+    assert load_quietly(file).architecture.activation == "quick_gelu"
+    with pytest.warns(clip.WeightsWarning, match="gelu, as asked for, though the file says quick_gelu"):
+        clip.load(file, "cpu", activation="gelu")
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
