@@ -84,6 +84,8 @@ class Architecture:
             raise WeightsError(f"not a CLIP: {error.args[0]} is missing") from None
         except ValueError:
             raise WeightsError("not a CLIP: a weight has the wrong number of dimensions") from None
+        if 0 in (vision_width, tokens, patch_size, text_width):
+            raise WeightsError("not a CLIP: a weight is empty")
         grid = math.isqrt(tokens - 1)
         if grid * grid != tokens - 1:
             raise WeightsError(f"not a CLIP: {tokens} positions are not [cls] and a square grid of patches")

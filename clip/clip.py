@@ -94,9 +94,10 @@ def _build(path: Path, activation: str | None) -> CLIP:
     tensors = read_state_dict(path)
     by_transformers = is_transformers(tensors)
     tensors = to_openai_names(tensors)
-    tokens = len(tensors.get(TOKEN_TABLE, range(VOCABULARY_SIZE)))
-    if tokens != VOCABULARY_SIZE:
-        raise WeightsError(f"made for another tokenizer ({tokens} tokens, CLIP's has {VOCABULARY_SIZE}); {WHAT_WORKS}")
+    table = tensors.get(TOKEN_TABLE)
+    if table is not None and table.shape[:1] != (VOCABULARY_SIZE,):
+        raise WeightsError(f"made for another tokenizer (its table of tokens is {tuple(table.shape)}, CLIP's has "
+                           f"{VOCABULARY_SIZE} rows); {WHAT_WORKS}")
     known = "quick_gelu" if _is_release(path) else compact_activation(path)
     config = None if known else find_config(path.parent, by_transformers)
     if config:

@@ -1,7 +1,9 @@
 """What lies beside weights and says what they do not: config.json (transformers), open_clip_config.json (open_clip)."""
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any, Dict, NamedTuple, Tuple
 
@@ -39,6 +41,7 @@ class Config(NamedTuple):
     mean: Tuple[float, ...]
     """Of red, green and blue: the images are normalised by it."""
     std: Tuple[float, ...]
+    """Likewise, above 0."""
 
 
 def find_config(folder: Path, by_transformers: bool) -> Config | None:
@@ -56,8 +59,15 @@ def find_config(folder: Path, by_transformers: bool) -> Config | None:
             content = _read_json(path)
             if name == TRANSFORMERS_CONFIG and not by_transformers and content.get("model_type") != "clip":
                 continue  # of timm, of a run, of anything
-            return readers[name](path, content)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            config = readers[name](path, content)
+            sizes = [(getattr(config.architecture, field.name), field.default)
+                     for field in dataclasses.fields(Architecture)]
+            if min(config.std) <= 0 or any(type(size) is not type(default) for size, default in sizes):
+                raise ValueError
+            return config
+        except OSError as error:
+            raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from None
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             reason = error if isinstance(error, WeightsError) else "damaged, or no CLIP's configuration; get it again"
             raise WeightsError(f"{path}: {reason}") from None
     return None
@@ -156,5 +166,7 @@ def _read_open_clip(path: Path, content: Dict[str, Any]) -> Config:
 
 
 def _three(values: Any) -> Tuple[float, ...]:
-    red, green, blue = values
-    return float(red), float(green), float(blue)
+    red, green, blue = map(float, values)
+    if not all(map(math.isfinite, (red, green, blue))):
+        raise ValueError
+    return red, green, blue

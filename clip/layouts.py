@@ -71,7 +71,10 @@ def _from_transformers(tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:
             absent = next((other for other in names if other not in tensors), None)
             if absent is not None:
                 raise WeightsError(f"not a CLIP: {absent} is missing")
-            renamed[_openai_name(name.replace("q_proj.", "in_proj_"))] = torch.cat([tensors[other] for other in names])
+            parts = [tensors[other] for other in names]
+            if not parts[0].shape or len({part.shape for part in parts}) > 1:
+                raise WeightsError(f"not a CLIP: {' and '.join(names)} differ in shape")
+            renamed[_openai_name(name.replace("q_proj.", "in_proj_"))] = torch.cat(parts)
         elif ".self_attn.k_proj." not in name and ".self_attn.v_proj." not in name:
             renamed[_openai_name(name)] = tensor
     return renamed

@@ -126,6 +126,8 @@ def test_other_models_are_refused_by_their_tensors(weights: StateDict, tmp_path:
     ({"text_cfg__heads": 3}, "width 64 is no multiple of the head width 21"),
     ({"vision_cfg__width": 128}, "open_clip_config.json beside it says vision_width 128, the weights 64"),
     ({"vision_cfg": 3}, "damaged"),
+    ({"vision_cfg__patch_size": 0}, "damaged"),
+    ({"vision_cfg__head_width": 32.0}, "damaged"),
 ])
 def test_what_open_clips_configuration_rules_out(path: Path, changes: dict[str, Any], reason: str) -> None:
     changes = {f"model_cfg__{key}": value for key, value in changes.items()}
@@ -145,6 +147,12 @@ def test_what_transformers_configuration_rules_out(path: Path, changes: dict[str
     assert reason in refusal(path)
 
 
+@pytest.mark.parametrize("std", [[0.5, 0.5, 0], [0.5, 0.5], [1, 1, float("nan")], "half"], ids=str)
+def test_a_normalisation_that_is_none_is_refused(path: Path, std: Any) -> None:
+    put(path.parent, "open_clip_config.json", {**OPEN_CLIP, "preprocess_cfg": {"std": std}})
+    assert "open_clip_config.json: damaged" in refusal(path)
+
+
 def test_a_folder_of_another_model_is_refused_by_its_type(weights: StateDict, tmp_path: Path) -> None:
     names = {"vision_model.post_layernorm.weight": torch.zeros(2), "text_model.final_layer_norm.weight": torch.zeros(2)}
     save_file(names, tmp_path / "model.safetensors")
@@ -158,7 +166,8 @@ def test_a_folder_of_another_model_is_refused_by_its_type(weights: StateDict, tm
 
 def test_weights_for_another_tokenizer_are_refused(weights: StateDict, tmp_path: Path) -> None:
     save_file({**weights, "token_embedding.weight": torch.zeros(32000, 64)}, tmp_path / "clipa.safetensors")
-    assert "another tokenizer (32000 tokens, CLIP's has 49408)" in refusal(tmp_path / "clipa.safetensors")
+    message = refusal(tmp_path / "clipa.safetensors")
+    assert "another tokenizer (its table of tokens is (32000, 64), CLIP's has 49408 rows)" in message
 
 
 # --- The activation, the width of heads and the normalisation --------------------------------------------------------
