@@ -1,7 +1,7 @@
 # make demo   the whole method on the embedded default
 # make tables every table and figure of the README's embedded world, from three seeds; goes on where it was stopped
 # make test   ruff, mypy, and the tests with their coverage
-# make test-transformers   captioning by transformers, in an environment of its own
+# make test-transformers   captioning and weights of transformers and open_clip, in an environment of its own
 # make bench  speed and memory, beside transformers and open_clip, in an environment of its own
 # make audit  known vulnerabilities of the installed packages
 # Each makes the virtual environment where it is missing. PYTHON chooses the interpreter.
@@ -59,9 +59,10 @@ audit: $(VENV)/.installed
 	.venv-transformers/bin/python -m pip install --quiet -r tests/requirements-transformers.txt
 	touch $@
 
-# transformers' BLIP-2 and LAVIS need different versions of transformers.
+# transformers' BLIP-2 and LAVIS need different versions of transformers; open_clip is here, too.
 test-transformers: .venv-transformers/.installed
-	.venv-transformers/bin/python -m pytest tests/test_captioner.py tests/test_captioning.py tests/test_caption_script.py
+	.venv-transformers/bin/python -m pytest tests/captions/test_captioner.py tests/captions/test_captioning.py \
+	    tests/captions/test_caption_script.py tests/clip/test_clip_parity.py
 
 .venv-bench/.installed: benchmarks/requirements.txt tests/requirements-transformers.txt
 	$(PYTHON) -m venv .venv-bench

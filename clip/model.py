@@ -102,11 +102,10 @@ class VisionTransformer(nn.Module):
         channel into the convolution, and the rest, the same for all patches, into their positional embeddings.
         """
         kernel = self.conv1.weight.double()
-        shift, scale = torch.tensor([[(our_mean - mean) / std, our_std / std] for our_mean, our_std, mean, std
-                                     in zip(MEAN, STD, mean, std)]).to(kernel).unbind(dim=1)
+        our_mean, our_std, their_mean, their_std = map(kernel.new_tensor, (MEAN, STD, mean, std))
         with torch.no_grad():
-            self.conv1.weight.copy_(kernel * scale[:, None, None])
-            self.positional_embedding[1:] += torch.einsum("ocyx,c->o", kernel, shift)
+            self.conv1.weight.copy_(kernel * (our_std / their_std)[:, None, None])
+            self.positional_embedding[1:] += torch.einsum("ocyx,c->o", kernel, (our_mean - their_mean) / their_std)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patches in an image.

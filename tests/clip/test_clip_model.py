@@ -1,12 +1,14 @@
-"""CLIP against transformers' CLIPModel and against a slow, literal transformer."""
+"""CLIP against a slow, literal transformer; `test_clip_parity.py` sets it beside other libraries."""
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.functional import normalize
 
 import clip
 
@@ -163,6 +165,18 @@ def test_dropped_patches_are_as_if_nobody_saw_them(model: clip.CLIP) -> None:
                 mask[image][:, keep[image] + 1] = 0
         close(model.encode_image(images, keep=keep), SlowVision(model)(images, masks)[0][:, 0])
     close(model.encode_image(images, keep=order), model.encode_image(images))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (24, 56)], ids=str)
+@torch.no_grad()
+def test_another_normalisation_of_images_goes_into_the_weights(model: clip.CLIP, size: tuple[int, int]) -> None:
+    pixels = random_images(2, 3, *size).sigmoid()
+    mean, std = (0.5, 0.4, 0.3), (0.5, 0.6, 0.7)
+    adapted = copy.deepcopy(model)
+    adapted.visual.take_openai_normalisation(mean, std)
+    theirs, ours = normalize(pixels, list(mean), list(std)), normalize(pixels, list(clip.MEAN), list(clip.STD))
+    close(adapted.encode_image_dense(ours).patch_embeddings, model.encode_image_dense(theirs).patch_embeddings)
+    close(adapted.encode_image(ours), model.encode_image(theirs))
 
 
 def test_errors_say_what_is_wrong(model: clip.CLIP) -> None:
