@@ -38,7 +38,7 @@ from engine.process.distributed import is_main, setup
 from engine.process.entry_point import run_main
 from engine.process.reproducibility import seed_everything
 from engine.results.paper_tables import TABLES, write_table
-from engine.results.tables import format_table
+from engine.results.tables import NO_MAP, format_table
 from engine.training.checkpoint import Checkpoint, load_checkpoint
 
 
@@ -87,13 +87,19 @@ def evaluate(args: argparse.Namespace, trained: Optional[Checkpoint]) -> None:
     per_class, summary = average_precision(scores, test.targets), summarise(scores, test.targets, predicted)
     rows = [(name, f"{ap:.2f}", str(int(positives))) for name, ap, positives
             in zip(spec.classes, per_class, test.targets.sum(dim=0))]
-    with atomic_write(folder / f"per_class_{args.method}.csv") as file:
-        csv.writer(file).writerows([("class", "AP", "positives"), *rows])
+    if summary:
+        with atomic_write(folder / f"per_class_{args.method}.csv") as file:
+            csv.writer(file).writerows([("class", "AP", "positives"), *rows])
     another = trained is not None and args.method != trained["args"]["method"]  # CLIP, on a checkpoint's weights
     save_scores(folder / (f"scores_{args.method}.npz" if another else "scores.npz"), test.images.image_ids,
-                spec.classes, scores, test.targets)
+                spec.classes, scores, test.targets if summary else None)
     if trained is None:
-        write_result(folder, test, summary["mAP"])
+        write_result(folder, test, summary.get("mAP"))
+    if not summary:
+        tagged = [(name, f"{count:,}") for name, count in zip(spec.classes, predicted.sum(dim=0).tolist())]
+        print(format_table(("class", f"tagged, of {len(predicted):,}"), tagged))
+        print(NO_MAP)
+        return
     print(format_table(("class", "AP", "positives"), rows))
     print("  ".join(f"{name} {value:.2f}" for name, value in summary.items() if name != "mAP"))
     print(f"mAP {summary['mAP']}")

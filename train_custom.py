@@ -11,14 +11,14 @@ import argparse
 import time
 
 from datasets.registry import get_dataset
-from datasets.split_file import ImageList, read_image_ids, read_split_file
+from datasets.split_file import ImageList, read_image_ids
 from engine.command_line.train_flags import get_args_parser, parse_args
 from engine.evaluation.metrics import average_precision, mean_ap, summarise
 from engine.evaluation.zoom import zoomed_map
 from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
 from engine.features.frozen_clip import build_encoder, clip_facts, load_clip
-from engine.features.readable_images import readable
+from engine.features.readable_images import read_test_split, readable
 from engine.features.text_embeddings import encode_categories
 from engine.methods.baseline_training import train_baseline
 from engine.process.distributed import setup
@@ -45,9 +45,7 @@ def main(args: argparse.Namespace) -> Run:
 
     # Images: training takes ids alone, true labels of training images are never read.
     train_ids, skipped = readable(read_image_ids(args.train_split_file), args.train_img_root, args)
-    test_split = read_split_file(args.val_split_file, num_classes)
-    test_ids, skipped_test = readable(test_split.image_ids, args.val_img_root, args)
-    test_split = test_split.only(test_ids)
+    test_split, skipped_test = read_test_split(args, num_classes)
 
     # Captions: pseudo-labels over classes and backgrounds, and the graph between them.
     pseudo = load_pseudo_labels(args, spec, train_ids, categories)
@@ -57,7 +55,7 @@ def main(args: argparse.Namespace) -> Run:
     encoder = build_encoder(args, clip_model)
     text_embeddings = encode_categories(clip_model, categories, args.prompts)
     train_images = ImageList(args.train_img_root, train_ids, encoder.transform)
-    test_images = ImageList(args.val_img_root, test_ids, encoder.transform)
+    test_images = ImageList(args.val_img_root, test_split.image_ids, encoder.transform)
     train_store = extract_features(encoder, train_images, "train", args)
     test_store = extract_features(encoder, test_images, "test", args)
     pseudo = fuse_with_clip(pseudo, train_images, train_store, encoder, text_embeddings[:num_classes], args)

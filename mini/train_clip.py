@@ -34,7 +34,7 @@ from tqdm import tqdm
 from clip import CLIP, build_model, save_compact
 from datasets.files import read_json, write_json
 from datasets.registry import get_dataset
-from engine.evaluation.metrics import average_precision, mean_ap
+from engine.evaluation.metrics import average_precision
 from engine.features.text_embeddings import encode_categories
 from mini.clip_training.batches import batches, to_tensor
 from mini.clip_training.objective import losses
@@ -132,7 +132,7 @@ def measure(model: CLIP, count: int, seed: int, workers: int) -> Dict[str, float
             scores.append(torch.stack([zero_shot_scores(embeddings, text)[:, :len(spec.classes)].amax(0)
                                        for embeddings in (dense.global_embedding, dense.patch_embeddings[0])]))
             truth.append([name in classes for name in spec.classes])
-    of_cls, of_patches = (round(mean_ap(average_precision(part, torch.tensor(truth))), 2)
+    of_cls, of_patches = (round(float(np.nanmean(average_precision(part, torch.tensor(truth)))), 2)
                           for part in torch.stack(scores, dim=1))
     return {"zero_shot_mAP": of_cls, "patch_maximum_mAP": of_patches}
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from clip.model import CLIP
 from datasets.files import DataError
 from datasets.registry import DatasetSpec
-from datasets.split_file import ImageList, read_split_file
+from datasets.split_file import ImageList
 from engine.evaluation.metrics import above_midpoint
 from engine.features.frozen_clip import build_encoder, load_clip, weights_digest
-from engine.features.readable_images import readable
+from engine.features.readable_images import read_test_split
 from engine.features.text_embeddings import encode_categories
 from engine.training.checkpoint import Checkpoint
 from models.encoder import FrozenEncoder
@@ -58,12 +58,11 @@ def check_weights(args: argparse.Namespace, trained: Checkpoint, clip_model: CLI
 def load_evaluation_set(args: argparse.Namespace, spec: DatasetSpec, device: torch.device) -> EvaluationSet:
     """Load the CLIP of `--model_path` and the test split."""
     num_classes = len(spec.classes)
-    split = read_split_file(args.val_split_file, num_classes)
-    test_ids, skipped = readable(split.image_ids, args.val_img_root, args)
+    split, skipped = read_test_split(args, num_classes)
     clip_model = load_clip(args, device)
     encoder = build_encoder(args, clip_model)
-    images = ImageList(args.val_img_root, test_ids, encoder.transform)
-    targets = split.only(test_ids).targets(num_classes)
+    images = ImageList(args.val_img_root, split.image_ids, encoder.transform)
+    targets = split.targets(num_classes)
     return EvaluationSet(args, spec, device, clip_model, encoder, images, targets, skipped)
 
 

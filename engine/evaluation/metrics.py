@@ -23,9 +23,9 @@ def average_precision(scores: Tensor, targets: Tensor) -> np.ndarray:
                      for c in range(truth.shape[1])])
 
 
-def mean_ap(per_class: np.ndarray) -> float:
-    """Mean over the classes that have a positive; NaN where none has."""
-    return float(np.nanmean(per_class)) if np.isfinite(per_class).any() else float("nan")
+def mean_ap(per_class: np.ndarray) -> Optional[float]:
+    """Mean over the classes that have a positive; None where none has, as without labels."""
+    return float(np.nanmean(per_class)) if np.isfinite(per_class).any() else None
 
 
 def above_midpoint(scores: Tensor) -> Tensor:
@@ -36,7 +36,8 @@ def above_midpoint(scores: Tensor) -> Tensor:
 def summarise(scores: Tensor, targets: Tensor, predicted: Optional[Tensor] = None) -> Dict[str, float]:
     """mAP, and overall (O) and per-class (C) precision, recall and F1 of the predicted labels.
 
-    A class that is never predicted has precision 0; classes without a positive are left out, as in the mAP.
+    A class that is never predicted has precision 0; classes without a positive are left out, as in the mAP. Where no
+    class has one, as without labels, nothing can be measured and the summary is empty.
 
     Args:
         scores: (n, C), to be ranked.
@@ -46,7 +47,10 @@ def summarise(scores: Tensor, targets: Tensor, predicted: Optional[Tensor] = Non
     truth, labels = targets.numpy() > 0.5, (scores > 0 if predicted is None else predicted).numpy()
     present = truth.any(axis=0)
     hits, guesses, positives = ((a.sum(axis=0)[present]) for a in (truth & labels, labels, truth))
-    summary = {"mAP": mean_ap(average_precision(scores, targets))}
+    mean = mean_ap(average_precision(scores, targets))
+    if mean is None:
+        return {}
+    summary = {"mAP": mean}
     per_class = (_ratio(_ratio(hits, whole).sum(), present.sum()) for whole in (guesses, positives))
     for letter, (precision, recall) in (("O", (_ratio(hits.sum(), whole.sum()) for whole in (guesses, positives))),
                                         ("C", per_class)):

@@ -11,16 +11,18 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from datasets.files import DataError
 from datasets.registry import DatasetSpec, get_dataset
-from datasets.split_file import ImageList, read_split_file
+from datasets.split_file import ImageList
 from engine.evaluation.evaluation_set import check_weights
 from engine.evaluation.metrics import average_precision
 from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
 from engine.features.frozen_clip import build_encoder, load_clip
-from engine.features.readable_images import readable
+from engine.features.readable_images import read_test_split
 from engine.features.text_embeddings import encode_categories
 from engine.process.distributed import get_device
+from engine.results.tables import NO_MAP
 from engine.training.build_model import build_model
 from engine.training.checkpoint import Checkpoint, load_weights
 from engine.training.prediction import model_inputs, predict
@@ -129,8 +131,9 @@ def class_ap(predictor: Predictor) -> Tuple[np.ndarray, np.ndarray]:
     """AP of every class on the test images in percent, (C,) each: of the model and of CLIP zero-shot."""
     assert predictor.model is not None, "CLIP alone has no model to ask"
     args, num_classes = predictor.args, predictor.num_classes
-    split = read_split_file(args.val_split_file, num_classes)
-    split = split.only(readable(split.image_ids, args.val_img_root, args).image_ids)
+    split = read_test_split(args, num_classes).split
+    if not any(split.labels):
+        raise DataError(f"{args.val_split_file}: {NO_MAP}; there are no classes to draw")
     images = ImageList(args.val_img_root, split.image_ids, predictor.encoder.transform)
     store = extract_features(predictor.encoder, images, "test", args)
     targets = split.targets(num_classes)

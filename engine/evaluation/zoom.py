@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Optional
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def zoomed_logits(model: BACGCN, test_set: FeatureSet, images: ImageList, encode
 
 
 def zoomed_map(model: BACGCN, test_set: FeatureSet, images: ImageList, encoder: FrozenEncoder,
-               args: argparse.Namespace, device: torch.device) -> float:
-    """mAP of the test images with `--zoom`, in percent."""
+               args: argparse.Namespace, device: torch.device) -> Optional[float]:
+    """mAP of the test images with `--zoom`, in percent; None without labels."""
     logits = zoomed_logits(model, test_set, images, encoder, args, device)
     return mean_ap(average_precision(logits[:, :test_set.targets.shape[1]], test_set.targets))

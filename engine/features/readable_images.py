@@ -10,7 +10,7 @@ from typing import Dict, List, NamedTuple, Sequence
 from filelock import FileLock
 
 from datasets.files import DataError, PathLike, read_json, shorten, write_json
-from datasets.split_file import ImageList, find_unreadable
+from datasets.split_file import ImageList, Split, find_unreadable, read_split_file
 
 
 class Readable(NamedTuple):
@@ -43,6 +43,34 @@ def readable(image_ids: Sequence[str], img_root: PathLike, args: argparse.Namesp
             raise DataError(f"{summary}; nothing is left to go on with")
         print(f"{summary}; going on without them", flush=True)
     return Readable([image_id for image_id in images.image_ids if image_id not in reasons], list(reasons))
+
+
+class ReadableSplit(NamedTuple):
+    """The readable images of a test split, with their true labels."""
+
+    split: Split
+    skipped: List[str]
+    """Images that cannot be read; empty without `--skip_unreadable`."""
+
+
+def read_test_split(args: argparse.Namespace, num_classes: int) -> ReadableSplit:
+    """The test images that can be read, checked as `readable` does.
+
+    Args:
+        args: `--val_split_file`, `--val_img_root`, `--unlabelled_test`, and the flags of `readable`.
+        num_classes: C.
+
+    Raises:
+        DataError: images cannot be read, or none of them has a label, so that there is nothing to measure, and that
+            is not on purpose.
+    """
+    split = read_split_file(args.val_split_file, num_classes)
+    image_ids, skipped = readable(split.image_ids, args.val_img_root, args)
+    split = split.only(image_ids)
+    if not any(split.labels) and not args.unlabelled_test:
+        raise DataError(f"{args.val_split_file}: no image has a label, so there is no mAP; a line of a test split is "
+                        "`image_id class class ...`. To go on without labels, pass --unlabelled_test")
+    return ReadableSplit(split, skipped)
 
 
 def check_once(images: ImageList, folder: PathLike, num_workers: int) -> Dict[str, str]:

@@ -83,13 +83,13 @@ def bac_gcn_logits(test: EvaluationSet, trained: Checkpoint) -> Tensor:
     return logits[:, :test.num_classes]
 
 
-def write_result(folder: PathLike, test: EvaluationSet, mean_average_precision: float) -> None:
+def write_result(folder: PathLike, test: EvaluationSet, mean_average_precision: Optional[float]) -> None:
     """Leave what a train script leaves for the tables, for a method without training: config.json and result.json.
 
     Args:
         folder: gets both.
         test: what was measured, and the flags.
-        mean_average_precision: in percent.
+        mean_average_precision: in percent; None without labels.
     """
     args, facts = test.args, clip_facts(test.clip_model)
     write_json(Path(folder) / "config.json", {

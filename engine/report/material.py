@@ -36,7 +36,9 @@ class Material:
     def pseudo_label_map(self) -> float:
         """mAP of the pseudo-labels on the training images, in percent."""
         classes = self.predictor.num_classes
-        return mean_ap(average_precision(self.pseudo.targets[:, :classes], self.train.targets(classes)))
+        measured = mean_ap(average_precision(self.pseudo.targets[:, :classes], self.train.targets(classes)))
+        assert measured is not None, "the world that is reported on has labels"
+        return measured
 
 
 def gather(folder: Path, args: argparse.Namespace) -> Material:

@@ -11,12 +11,13 @@ from datasets.files import DataError, PathLike, read_json
 from engine.command_line.method_flags import TRAINED_METHODS
 from engine.command_line.older_runs import complete_flags
 from engine.command_line.train_flags import default_flags
-from engine.results.tables import Statistic, weights_label
+from engine.results.tables import NO_MAP, Statistic, weights_label
 
 PLACES = frozenset((
     "train_img_root", "train_split_file", "val_img_root", "val_split_file", "model_path", "activation", "caption_root",
-    "feature_root", "output_dir", "config", "resume", "overwrite", "device", "num_workers", "encode_batch_size",
-    "compile", "no_feature_store", "skip_unreadable", "resnet_weights", "zoom", "seed", "dataset", "method"))
+    "feature_root", "output_dir", "config", "resume", "overwrite", "unlabelled_test", "device", "num_workers",
+    "encode_batch_size", "compile", "no_feature_store", "skip_unreadable", "resnet_weights", "zoom", "seed", "dataset",
+    "method"))
 """Flags that say where and how a run was made, or which of several equal runs it is; not what was trained."""
 
 
@@ -46,7 +47,7 @@ class FinishedRun:
     def history(self) -> List[Tuple[int, float]]:
         """(epoch, mAP on the test images) of every line of log.txt."""
         lines = [json.loads(line) for line in (self.folder / "log.txt").read_text(encoding="utf-8").splitlines()]
-        return [(line["epoch"], line["mAP"]) for line in lines]
+        return [(line["epoch"], line["mAP"]) for line in lines if "mAP" in line]
 
 
 class Experiment(NamedTuple):
@@ -118,11 +119,14 @@ def collect_runs(folders: Sequence[PathLike]) -> Collection:
         run = read_run(folder)
         if run is None:
             left_out.append(f"{folder}: the run is not finished; the same command goes on with it")
+        elif run.result["last_mAP"] is None:
+            left_out.append(f"{folder}: {NO_MAP}")
         else:
             runs.append(run)
     if not runs:
-        raise DataError(f"{', '.join(map(str, folders))}: no finished run is there; train one, or give --runs its "
-                        "folder")
+        reason = f" ({left_out[0]})" if left_out else ""
+        raise DataError(f"{', '.join(map(str, folders))}: no finished run with an mAP is there{reason}; train one, or "
+                        "give --runs its folder")
     buckets: Dict[Tuple[Experiment, str, str, str], Dict[int, FinishedRun]] = defaultdict(dict)
     for run in runs:
         result = run.result
@@ -157,8 +161,8 @@ def _run_folders(folders: Sequence[PathLike]) -> List[Path]:
 
 
 _RESULT: Dict[str, Any] = {"dataset": str, "method": str, "title": str, "weights": str, "seed": int, "epochs": int,
-           "last_mAP": (int, float)}
-"""Types of what a result.json has in any case."""
+           "last_mAP": (int, float, type(None))}
+"""Types of what a result.json has in any case; without test labels the mAP is null."""
 
 
 def read_run(folder: PathLike) -> Optional[FinishedRun]:
@@ -175,7 +179,7 @@ def read_run(folder: PathLike) -> Optional[FinishedRun]:
     if not isinstance(args, dict) or not isinstance(args.get("val_split_file"), str) \
             or not isinstance(args.get("epochs", 0), int) or not isinstance(config.get("weights_sha256", ""), str):
         raise DataError(f"{config_path}: not the config.json of a run; leave the folder out")
-    if not isinstance(result, dict) or not all(isinstance(result.get(key), kind) for key, kind in _RESULT.items()):
+    if not isinstance(result, dict) or not all(isinstance(result.get(key, ()), kind) for key, kind in _RESULT.items()):
         raise DataError(f"{result_path}: not the result.json of a run; leave the folder out")
     if result["epochs"] < args.get("epochs", 0):  # a method without training has no such flag
         return None

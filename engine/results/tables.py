@@ -119,6 +119,10 @@ def weights_label(result: Dict[str, Any]) -> str:
     return result["weights"] + ("" if activation == "quick_gelu" else f", {activation}")
 
 
+NO_MAP = "no mAP, as the test images have no labels"
+"""What stands in place of numbers without test labels."""
+
+
 def results_table(spec: DatasetSpec, result: Dict[str, Any]) -> str:
     """A run's mAP beside the paper's. The last epoch is the headline; the best one was chosen on the test images.
 
@@ -126,6 +130,9 @@ def results_table(spec: DatasetSpec, result: Dict[str, Any]) -> str:
         spec: the dataset.
         result: the run's result.json.
     """
+    heading = f"{spec.title}, CLIP weights {weights_label(result)}"
+    if result["last_mAP"] is None:
+        return f"{heading}: {NO_MAP}"
     rows = [(method, f"{value:.1f}", "as the authors report it") for method, value in spec.paper_map.items()]
     rows.append(("CLIP zero-shot (ours)", f"{result['zero_shot_mAP']:.2f}", "same weights and images"))
     title = result["title"]
@@ -134,5 +141,4 @@ def results_table(spec: DatasetSpec, result: Dict[str, Any]) -> str:
                  f"epoch {result['best_epoch']}, chosen on the test images"))
     if result["zoom_mAP"] is not None:
         rows.append((f"{title} (ours, last) + zoom", f"{result['zoom_mAP']:.2f}", "extension, not in the paper"))
-    heading = f"{spec.title}, CLIP weights {weights_label(result)}"
     return f"{heading}\n{format_table(('method', 'mAP', ''), rows, left=(0, 2))}"

@@ -65,7 +65,7 @@ def _checkpoint_fault(checkpoint: Any) -> Optional[str]:
             return f"weight {shorten(name)} is not finite"
     for number, record in enumerate(checkpoint["history"], start=1):
         if not isinstance(record, dict) or not all(type(value) in (int, float) for value in record.values()) \
-                or record.get("epoch") != number or "mAP" not in record:
+                or record.get("epoch") != number or ("mAP" in record) != ("mAP" in checkpoint["history"][0]):
             return f"no record of epoch {number}"
     if checkpoint["epoch"] != len(checkpoint["history"]):
         return f"{len(checkpoint['history'])} records of {checkpoint['epoch']} epochs"

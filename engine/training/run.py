@@ -22,7 +22,7 @@ from engine.results.tables import results_table
 from engine.training.checkpoint import Progress, load_checkpoint, load_optimizer, load_weights
 
 _FREE_FLAGS = frozenset((
-    "output_dir", "config", "resume", "overwrite", "epochs", "device", "num_workers", "feature_root",
+    "output_dir", "config", "resume", "overwrite", "unlabelled_test", "epochs", "device", "num_workers", "feature_root",
     "no_feature_store", "skip_unreadable", "zoom",
     "activation"))
 """Flags that may differ between the parts of one run: they do not change what an epoch computes."""
@@ -157,8 +157,8 @@ class Run:
 
     @property
     def best(self) -> Dict[str, float]:
-        """The epoch with the highest test mAP; the first of them if several share it."""
-        return max(self.history, key=lambda record: record["mAP"])
+        """The epoch with the highest test mAP; the first of them if several share it. Without test labels the last."""
+        return max(self.history, key=lambda record: record.get("mAP", record["epoch"]))
 
     @property
     def save_is_due(self) -> bool:
@@ -187,28 +187,31 @@ class Run:
         """Save the epoch: checkpoints, a line of log.txt, TensorBoard events, a line on the screen."""
         self.history.append(record)
         self.progress = Progress()
-        self._save(("best.pth", "checkpoint.pth")[self.best is not record:], self.progress, model, optimizer)
+        is_best = "mAP" in record and self.best is record
+        self._save(("best.pth", "checkpoint.pth")[not is_best:], self.progress, model, optimizer)
         if self.writer:
             self._write_log({**record, **timing})
             for name, value in {**record, **timing}.items():
                 self.writer.add_scalar(name, value, record["epoch"])
             self.writer.flush()
-        print(f"epoch {record['epoch']:2d}  loss {record['loss']:.4f}  mAP {record['mAP']:.2f}  "
+        measured = f"mAP {record['mAP']:.2f}  " if "mAP" in record else ""
+        print(f"epoch {record['epoch']:2d}  loss {record['loss']:.4f}  {measured}"
               f"{timing['seconds']:.1f} s  {timing['images_per_second']:.0f} images/s", flush=True)
 
-    def finish(self, spec: DatasetSpec, zero_shot: float, zoomed: Optional[float] = None) -> None:
+    def finish(self, spec: DatasetSpec, zero_shot: Optional[float], zoomed: Optional[float] = None) -> None:
         """Write result.json, which tables are collected from, and print the run's mAP beside the paper's.
 
         Args:
             spec: the dataset.
-            zero_shot: mAP of CLIP without training, on the same images.
+            zero_shot: mAP of CLIP without training, on the same images; None without labels.
             zoomed: mAP of the last epoch with `--zoom`, where it was asked for.
         """
         result = {"dataset": spec.name, "method": self.args["method"],
                   "title": method_title(argparse.Namespace(**self.args)), "weights": Path(self.args["model_path"]).name,
                   "activation": self.facts.get("activation"),
-                  "seed": self.args["seed"], "epochs": self.history[-1]["epoch"], "last_mAP": self.history[-1]["mAP"],
-                  "best_mAP": self.best["mAP"], "best_epoch": self.best["epoch"], "zero_shot_mAP": zero_shot,
+                  "seed": self.args["seed"], "epochs": self.history[-1]["epoch"],
+                  "last_mAP": self.history[-1].get("mAP"),
+                  "best_mAP": self.best.get("mAP"), "best_epoch": self.best["epoch"], "zero_shot_mAP": zero_shot,
                   "zoom_mAP": zoomed}
         self.result = result
         if self.writer:
