@@ -6,7 +6,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 from scipy.stats import rankdata
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import KFold, cross_val_predict
 from torch import Tensor
 
 BLIND = 0.15
@@ -15,6 +16,11 @@ from 0.05 to 0.2 is within 0.1 mAP."""
 
 INVERSE_PENALTY = 0.3
 """scikit-learn's C: what keeps the evidence of a category that few captions name close to nothing."""
+
+PROBE_FOLDS = 5
+
+PROBE_PENALTY = 0.03
+"""Ridge penalty of the probe an image, for features whose entries have unit variance."""
 
 _EPSILON = 1e-6
 """Least distance of a probability from 0 and 1 before its log-odds are taken."""
@@ -74,6 +80,24 @@ def clip_log_odds(score: np.ndarray, views: np.ndarray) -> np.ndarray:
             return model.decision_function(evidence[:, kept])
         kept = kept[model.coef_[0] >= 0]
     return np.full(count, _log_odds(score.mean()))
+
+
+def probe_captions(features: np.ndarray, caption_scores: np.ndarray) -> np.ndarray:
+    """What the caption scores of *other* images say of each image by its features: (n, C), a view for `fuse_labels`.
+
+    A cross-fitted ridge regression: an image is predicted by the folds that it is not in, so that its own captions
+    do not come back as CLIP's opinion. Zeros where there is a single image.
+
+    Args:
+        features: (n, D).
+        caption_scores: (n, C) of the classes.
+    """
+    count = len(features)
+    if count < 2:
+        return np.zeros_like(caption_scores)
+    centred = features - features.mean(axis=0)
+    return cross_val_predict(Ridge(PROBE_PENALTY * count), centred / max(centred.std(), _EPSILON), caption_scores,
+                             cv=KFold(min(PROBE_FOLDS, count))).reshape(count, -1)
 
 
 def _check(captions: np.ndarray, views: np.ndarray) -> None:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import List
+from typing import List, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from engine.features.tiles import tile_embeddings
 from engine.process.distributed import sum_over_processes, world
 from engine.training.training_labels import PseudoLabels
 from models.encoder import FrozenEncoder
-from models.fusion import fuse_labels
+from models.fusion import fuse_labels, probe_captions
 from models.kernel import SimilarityKernel
 
 
@@ -33,23 +33,29 @@ def fuse_with_clip(pseudo: PseudoLabels, images: ImageList, store: FeatureSource
     """
     if args.labels != "fused":
         return pseudo
-    return pseudo._replace(targets=fuse_labels(pseudo.targets, clip_views(images, store, encoder, class_embeddings,
-                                                                          args)))
+    text = F.normalize(class_embeddings.float(), dim=-1)
+    views = clip_views(pseudo.targets[:, :len(text)], images, store, encoder, text, args)
+    return pseudo._replace(targets=fuse_labels(pseudo.targets, views))
 
 
-def clip_views(images: ImageList, store: FeatureSource, encoder: FrozenEncoder, class_embeddings: Tensor,
+def clip_views(caption_scores: Tensor, images: ImageList, store: FeatureSource, encoder: FrozenEncoder, text: Tensor,
                args: argparse.Namespace) -> Tensor:
-    """How much each class is in each image by CLIP without training, (n, C, views); arguments as `fuse_with_clip`.
+    """How much each class is in each image by CLIP, (n, C, views); other arguments as `fuse_with_clip`.
 
-    The views are the cosine of [cls], the mean cosine of the K best patches, and with `--zoom` the best cosine of a
-    tile's [cls]. Those of [cls] are taken less their mean over the classes: images differ in their cosines to any text.
+    The views are the cosine of [cls], the mean cosine of the K best patches, what the captions of other images say by
+    the three global embeddings, and with `--zoom` the best cosine of a tile's [cls]. The cosines of [cls] are taken
+    less their mean over the classes: images differ in their cosines to any text.
+
+    Args:
+        caption_scores: (n, C) of the classes.
+        text: (C, D), of unit length.
     """
-    text = F.normalize(class_embeddings.float(), dim=-1).cpu()
-    views: List[Tensor] = [_centred(F.normalize(store.plain_globals(), dim=-1) @ text.T),
-                           _kernel_start(store, class_embeddings, args)]
+    globals_, best_patches = _read_store(store, text, args)
+    views: List[Tensor] = [_centred(globals_[:, 0] @ text.cpu().T), best_patches,
+                           torch.from_numpy(probe_captions(globals_.flatten(1).numpy(), caption_scores.numpy()))]
     if args.zoom:
         tiles = F.normalize(tile_embeddings(encoder, images, args.zoom, args), dim=-1)
-        views.append(_centred(tiles @ text.T).amax(dim=1))
+        views.append(_centred(tiles @ text.cpu().T).amax(dim=1))
     return torch.stack(views, dim=-1)
 
 
@@ -58,13 +64,15 @@ def _centred(cosines: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _kernel_start(store: FeatureSource, class_embeddings: Tensor, args: argparse.Namespace) -> Tensor:
-    """Mean cosine of the K best patches of each class, as the kernel sees them before training: (n, C)."""
-    device = class_embeddings.device
-    kernel = SimilarityKernel(class_embeddings, args.k)
-    best = torch.zeros(len(store), len(class_embeddings), device=device)
+def _read_store(store: FeatureSource, text: Tensor, args: argparse.Namespace) -> Tuple[Tensor, Tensor]:
+    """Normalised global embeddings (n, 3, D); and mean cosine of the K best patches (n, C), as the kernel starts."""
+    kernel = SimilarityKernel(text, args.k)
+    globals_ = torch.zeros(len(store), 3, text.shape[1], device=text.device)
+    best = torch.zeros(len(store), len(text), device=text.device)
     images = FeatureSet([store], torch.zeros(len(store), 0))
-    for batch in images.batches(args.batch_size, device=device, world=world()):
-        maps = kernel(batch.features.patch_embeddings.to(device)).maps
-        best[batch.rows[0]:batch.rows[-1] + 1] = maps.topk(min(args.k, maps.shape[-1]), dim=-1).values.mean(dim=-1)
-    return sum_over_processes(best).cpu()
+    for batch in images.batches(args.batch_size, device=text.device, world=world()):
+        rows = slice(int(batch.rows[0]), int(batch.rows[-1]) + 1)
+        globals_[rows] = F.normalize(batch.features.global_embeddings.to(text.device), dim=-1)
+        maps = kernel(batch.features.patch_embeddings.to(text.device)).maps
+        best[rows] = maps.topk(min(args.k, maps.shape[-1]), dim=-1).values.mean(dim=-1)
+    return sum_over_processes(globals_).cpu(), sum_over_processes(best).cpu()

@@ -15,7 +15,7 @@ from datasets.captions.labels import read_captions
 from datasets.captions.scores import score_images
 from datasets.registry import get_dataset
 from datasets.split_file import read_split_file
-from models.fusion import fuse_labels
+from models.fusion import fuse_labels, probe_captions
 
 
 def simulate(count: int = 400, seed: int = 0):
@@ -108,6 +108,24 @@ def test_a_class_that_all_or_no_captions_name(level):
     fused = fuse_labels(captions, clip)
     assert abs(fused[:, 1] - level).max() < 0.02
     assert np.ptp(fused[:, 1]) < 1e-6, "CLIP cannot be calibrated on it"
+
+
+def test_probe_learns_from_other_images_alone():
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(200, 8)).astype(np.float32)
+    captions = (features[:, :2] > 0).astype(np.float32)
+    probed = probe_captions(features, captions)
+    assert mean_ap(captions, probed) > 95
+    changed = captions.copy()
+    changed[7] = 1 - changed[7]
+    np.testing.assert_array_equal(probe_captions(features, changed)[:40], probed[:40])  # the fold of image 7
+    assert not np.array_equal(probe_captions(features, changed)[40:], probed[40:])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_probe_of_few_or_equal_images_is_finite(count):
+    probed = probe_captions(np.ones((count, 4), dtype=np.float32), np.full((count, 1), 0.3, dtype=np.float32))
+    assert probed.shape == (count, 1) and np.isfinite(probed).all()
 
 
 @pytest.mark.parametrize("captions, clip, message", [

@@ -15,13 +15,13 @@ from engine.features.text_embeddings import encode_categories
 from engine.features.tiles import Tiles
 from engine.training.fused_labels import clip_views, fuse_with_clip
 from engine.training.training_labels import load_pseudo_labels
-from models.fusion import fuse_labels
+from models.fusion import fuse_labels, probe_captions
 from tests.engine.training.test_training import train
 
 
 @pytest.fixture(scope="module")
 def seen(tiny_world):
-    """The arguments of `clip_views` and the pseudo-labels by captions."""
+    """The images, store, encoder, text embeddings and flags of a run, and its pseudo-labels by captions."""
     args = parse_args(get_args_parser("voc2007", None), [*tiny_world.flags, "--labels", "fused", "--zoom", "2"])
     spec, clip_model = get_dataset("voc2007"), load_clip(args, torch.device("cpu"))
     encoder, image_ids = build_encoder(args, clip_model), read_image_ids(args.train_split_file)
@@ -31,10 +31,10 @@ def seen(tiny_world):
     return (images, extract_features(encoder, images, "train", args), encoder, text, args), pseudo
 
 
-def test_views_are_cls_best_patches_and_best_tile(seen):
-    (images, store, encoder, text, args), _ = seen
-    views = clip_views(images, store, encoder, text, args)
-    assert views.shape == (20, 20, 3)
+def test_views_are_cls_best_patches_probe_and_best_tile(seen):
+    (images, store, encoder, text, args), pseudo = seen
+    views = clip_views(pseudo.targets[:, :20], images, store, encoder, text, args)
+    assert views.shape == (20, 20, 4)
     features = store[np.arange(20)]
 
     def less_mean(cosines):
@@ -44,16 +44,18 @@ def test_views_are_cls_best_patches_and_best_tile(seen):
     patches = F.normalize(features.patch_embeddings, dim=-1) @ text.T
     np.testing.assert_allclose(views[..., 0], less_mean(whole.numpy()), atol=1e-6)
     np.testing.assert_allclose(views[..., 1], np.sort(patches.numpy(), axis=1)[:, -4:].mean(axis=1), atol=1e-6)
+    globals_ = F.normalize(features.global_embeddings, dim=-1).flatten(1).numpy()
+    np.testing.assert_allclose(views[..., 2], probe_captions(globals_, pseudo.targets[:, :20].numpy()), atol=1e-5)
     with torch.no_grad():
         tiles = encoder.clip.encode_image(torch.stack([Tiles(images, 2)[index][0] for index in range(4 * 7, 4 * 8)]))
     cosines = (F.normalize(tiles, dim=-1) @ text.T).numpy()
-    np.testing.assert_allclose(views[7, :, 2], less_mean(cosines).max(axis=0), atol=1e-3)
+    np.testing.assert_allclose(views[7, :, 3], less_mean(cosines).max(axis=0), atol=1e-3)
 
 
 def test_only_fused_labels_change_and_only_for_classes(seen):
     (images, store, encoder, text, args), pseudo = seen
     fused = fuse_with_clip(pseudo, images, store, encoder, text, args)
-    views = clip_views(images, store, encoder, text, args)
+    views = clip_views(pseudo.targets[:, :20], images, store, encoder, text, args)
     assert torch.equal(fused.targets, fuse_labels(pseudo.targets, views)) and fused.graph is pseudo.graph
     assert torch.equal(fused.targets[:, 20:], pseudo.targets[:, 20:])
     args = type(args)(**{**vars(args), "labels": "votes"})
