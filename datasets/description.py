@@ -36,8 +36,6 @@ class DatasetSpec:
     """The command that makes the split files; ends the error message about a missing one."""
     get_images: str = ""
     """What fetches the images; ends the error message about a missing folder."""
-    paper_map: Dict[str, float] = field(default_factory=dict)
-    """Method to mAP in percent, as the BAC-GCN authors' README reports it."""
 
     @property
     def categories(self) -> Tuple[str, ...]:

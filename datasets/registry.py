@@ -25,7 +25,6 @@ _SPECS = (
         val_split_file="imageset/voc2007/test_cls.txt",
         get_split_files="python -m datasets.build --dataset voc2007",
         get_images="python -m datasets.build --dataset voc2007 --download",
-        paper_map={"CDUL": 89.0, "TagCLIP": 92.8, "BAC-GCN": 93.0},
     ),
     DatasetSpec(
         name="voc2012", title="VOC2012 (segmentation train / val)", classes=VOC_CLASSES,
@@ -36,7 +35,6 @@ _SPECS = (
         val_split_file="imageset/voc2012/val_cls.txt",
         get_split_files="python -m datasets.build --dataset voc2012",
         get_images="python -m datasets.build --dataset voc2012 --download",
-        paper_map={"CDUL": 88.6, "BAC-GCN": 93.2},
     ),
     DatasetSpec(
         name="coco2014", title="COCO2014 (train2014 / val2014)", classes=COCO_CLASSES,
@@ -47,7 +45,6 @@ _SPECS = (
         val_split_file="imageset/coco2014/val_cls.txt",
         get_split_files="python -m datasets.build --dataset coco2014",
         get_images="python -m datasets.build --dataset coco2014 --download",
-        paper_map={"CDUL": 69.2, "TagCLIP": 68.8, "BAC-GCN": 72.2},
     ),
     DatasetSpec(
         name="nuswide", title="NUS-WIDE", classes=NUS_CLASSES, backgrounds=NUS_BACKGROUNDS,
@@ -57,7 +54,6 @@ _SPECS = (
         val_split_file="imageset/nuswide/test_cls.txt",
         get_split_files="python -m datasets.build --dataset nuswide",
         get_images="ask for them at https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html",
-        paper_map={"CDUL": 44.0, "TagCLIP": 35.0, "BAC-GCN": 48.8},
     ),
     DatasetSpec(
         name="mini", title="mini (rendered scenes)", classes=MINI_CLASSES, backgrounds=MINI_BACKGROUNDS,

@@ -18,6 +18,7 @@ from engine.results.finished_runs import (
     format_flags,
     reference_group,
 )
+from engine.results.published_results import published_maps, sources_note
 from engine.results.studies import CHOICES, COMPONENTS, HYPERPARAMETERS, study_of, variant_of
 from engine.results.tables import NOTHING, Cell, Number, Statistic, Table
 
@@ -31,7 +32,7 @@ def main_table(collection: Collection) -> Table:
     """
     headline = _headline_groups(collection.groups)
     columns = sorted({(group.experiment.dataset, group.experiment.split) for group in headline}, key=_column_order)
-    with_paper = {column: bool(_paper_map(column[0])) for column in columns}
+    with_paper = {column: bool(published_maps(column[0])) for column in columns}
     rows: Dict[Tuple[str, str], Dict[Tuple[str, str], Number]] = {}
     for group in sorted(headline, key=lambda group: (METHODS.index(group.method), group.title)):
         column = (group.experiment.dataset, group.experiment.split)
@@ -42,14 +43,15 @@ def main_table(collection: Collection) -> Table:
     for column in columns:
         title = _dataset_title(*column)
         header += [f"{title}: paper", f"{title}: ours"] if with_paper[column] else [title]
-    reported = dict.fromkeys(name for column in columns for name in _paper_map(column[0]))
+    reported = dict.fromkeys(name for column in columns for name in published_maps(column[0]))
     measured = {name for name, _ in rows}
     for name in reported:
         if name not in measured:
             table.append((name, NOTHING, *_main_cells(name, {}, columns, with_paper)))
     table += [(name, weights, *_main_cells(name, values, columns, with_paper))
               for (name, weights), values in sorted(rows.items(), key=lambda item: item[0][0].startswith("BAC-GCN"))]
-    return Table("mAP in percent", tuple(header), table, (_seeds_note(headline),))
+    notes = (_seeds_note(headline), sources_note(list(reported))) if reported else (_seeds_note(headline),)
+    return Table("mAP in percent", tuple(header), table, notes)
 
 
 def _main_cells(name: str, values: Dict[Tuple[str, str], Number], columns: Sequence[Tuple[str, str]],
@@ -57,7 +59,7 @@ def _main_cells(name: str, values: Dict[Tuple[str, str], Number], columns: Seque
     cells: List[Cell] = []
     for column in columns:
         if with_paper[column]:
-            reported = _paper_map(column[0]).get(name)
+            reported = published_maps(column[0]).get(name)
             cells.append(NOTHING if reported is None else f"{reported:.1f}")
         cells.append(values.get(column, NOTHING))
     return cells
@@ -209,11 +211,6 @@ def _seeds_note(groups: Sequence[RunGroup]) -> str:
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     spread = "; mean ± standard deviation over them" if counts[-1] > 1 else ""
     return f"Ours: last epoch, {seeds} seed{'s' if counts != [1] else ''} a row{spread}."
-
-
-def _paper_map(dataset: str) -> Dict[str, float]:
-    """What the paper reports of a dataset; nothing of one that the user described."""
-    return DATASETS[dataset].paper_map if dataset in DATASETS else {}
 
 
 def _dataset_title(dataset: str, split: str) -> str:

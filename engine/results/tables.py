@@ -6,6 +6,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from datasets.registry import DatasetSpec
+from engine.results.published_results import published_maps
 
 NOTHING = "-"
 """A cell for which nothing was reported or measured."""
@@ -133,7 +134,7 @@ def results_table(spec: DatasetSpec, result: Dict[str, Any]) -> str:
     heading = f"{spec.title}, CLIP weights {weights_label(result)}"
     if result["last_mAP"] is None:
         return f"{heading}: {NO_MAP}"
-    rows = [(method, f"{value:.1f}", "as the authors report it") for method, value in spec.paper_map.items()]
+    rows = [(method, f"{value:.1f}", "as the authors report it") for method, value in published_maps(spec.name).items()]
     rows.append(("CLIP zero-shot (ours)", f"{result['zero_shot_mAP']:.2f}", "same weights and images"))
     title = result["title"]
     rows.append((f"{title} (ours, last)", f"{result['last_mAP']:.2f}", f"epoch {result['epochs']}"))

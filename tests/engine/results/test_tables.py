@@ -133,7 +133,9 @@ def test_main_table_sets_ours_beside_the_papers(tmp_path):
                             "VOC2007 (trainval / test): ours", "COCO2014 (train2014 / val2014): paper",
                             "COCO2014 (train2014 / val2014): ours")
     assert rows_of(table) == {
+        "TaI-DPT": ["-", "88.9", "-", "68.0", "-"],
         "TagCLIP": ["-", "92.8", "-", "68.8", "-"],
+        "SPARC": ["-", "88.7", "-", "67.4", "-"],
         "CLIP zero-shot": ["ViT-B-16.pt", "-", "80.0", "-", "80.0"],
         "CDUL": ["ViT-B-16.pt", "89.0", "-", "69.2", "61.0"],
         "CDUL port (frozen-CLIP head)": ["ViT-B-16.pt", "-", "60.0", "-", "-"],
