@@ -21,7 +21,7 @@ from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
 from engine.features.frozen_clip import build_encoder, clip_facts, load_clip
 from engine.features.readable_images import read_test_split, readable
-from engine.features.text_embeddings import encode_categories
+from engine.features.text_embeddings import encode_words
 from engine.methods.baseline_training import train_baseline
 from engine.process.distributed import setup
 from engine.process.entry_point import run_main
@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> Run:
     # Frozen CLIP: text embeddings of the categories; patch embeddings and masked globals of every image, once.
     clip_model = load_clip(args, device)
     encoder = build_encoder(args, clip_model)
-    text_embeddings = encode_categories(clip_model, categories, args.prompts)
+    text_embeddings = encode_words(clip_model, spec.prompt_names(categories), args.prompts)
     train_images = ImageList(args.train_img_root, train_ids, encoder.transform)
     test_images = ImageList(args.val_img_root, test_split.image_ids, encoder.transform)
     train_store = extract_features(encoder, train_images, "train", args)

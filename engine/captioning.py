@@ -27,7 +27,7 @@ from models.captioners.captioner import Captioner
 from models.captioners.load_captioner import load_captioner
 
 FindCategories = Callable[[Sequence[str]], Sequence[str]]
-"""The six first captions of an image to the names of the categories in them."""
+"""The six first captions of an image to the words for the categories in them."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,13 @@ def _digest(image_ids: Sequence[str]) -> str:
 
 
 def category_finder(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> FindCategories:
-    """Finds categories as the filter does; names come in index order."""
+    """Finds categories as the filter does; their words for a prompt come in index order."""
+    words = spec.prompt_names(spec.categories)
     matcher = CategoryMatcher(load_lexicon(spec, synonym_root))
 
     def find_categories(captions: Sequence[str]) -> List[str]:
         found = {category for caption in captions for category in matcher.name_categories(caption)}
-        return [spec.categories[category] for category in sorted(found)]
+        return [words[category] for category in sorted(found)]
 
     return find_categories
 
@@ -236,7 +237,7 @@ def caption_stage(args: argparse.Namespace) -> Dict[str, str]:
         raise DataError("--stage all captions in one part; with --num_shards take the stages caption, merge and filter")
     if args.caption_batch_size < 1:
         raise DataError(f"--caption_batch_size {args.caption_batch_size}: a batch has at least 1 image")
-    images = ImageList(args.img_root or spec.train_img_root, _image_ids(args))
+    images = ImageList(args.train_img_root or spec.train_img_root, _image_ids(args))
     if not args.skip_unreadable:
         reasons = check_once(images, Path(args.caption_root) / spec.name / "checked", args.num_workers)
         if reasons:
@@ -264,4 +265,4 @@ def merge_stage(args: argparse.Namespace) -> Dict[str, str]:
 
 
 def _image_ids(args: argparse.Namespace) -> List[str]:
-    return read_image_ids(args.split_file or get_dataset(args.dataset).train_split_file)
+    return read_image_ids(args.train_split_file or get_dataset(args.dataset).train_split_file)

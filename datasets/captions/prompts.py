@@ -3,8 +3,6 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Sequence
 
-from datasets.names import prompt_name
-
 QUESTION_STEMS = (
     "What is in the photo",
     "What are shown in the photo",
@@ -37,12 +35,12 @@ def first_prompts() -> List[str]:
     return [f"Question: {stem}{'?' if asks else ''} Answer:" for stem, asks in zip(QUESTION_STEMS, _ASKS)]
 
 
-def re_prompts(categories: Sequence[str]) -> List[str]:
-    """The six prompts of the re-captions, which ask for what is there beside `categories` (names in any order).
+def re_prompts(words: Sequence[str]) -> List[str]:
+    """The six prompts of the re-captions, which ask for what is there beside the categories that `words` stand for.
 
     An image in which the first captions name nothing is asked without an exclusion.
     """
-    if not categories:
+    if not words:
         return first_prompts()
-    excluded = " ".join(prompt_name(category) for category in categories)
+    excluded = " ".join(words)
     return [f"Question: {stem}, excluding {excluded}? Answer:" for stem in QUESTION_STEMS]

@@ -8,7 +8,6 @@ from typing import Any, Container, Dict, FrozenSet, List, Mapping, NamedTuple, O
 
 from datasets.files import DataError, PathLike, read_json, shorten
 from datasets.filter.grammar import Singular, tokenise
-from datasets.names import prompt_name
 from datasets.registry import DatasetSpec
 
 SYNONYM_ROOT = Path(__file__).resolve().parents[2] / "caption"
@@ -147,7 +146,7 @@ def load_lexicon(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> Le
 
     written = {phrase for words in concepts.values() for phrase in words if not phrase.startswith("@")}
     written.update(own_words, rules.senses, spec.categories, *rules.context.values())
-    written.update(prompt_name(category) for category in spec.categories)
+    written.update(spec.prompt_names(spec.categories))
     known = frozenset(token for phrase in written for token in _tokens(phrase)) - rules.irregular.keys()
     singular = Singular(known, rules.irregular)
 
@@ -185,8 +184,8 @@ def load_lexicon(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> Le
     context = ContextWords(*(frozenset(singular[word] for word in rules.context[field])
                              for field in ContextWords._fields))
     echo_names: Dict[Words, Optional[int]] = {tuple(tokenise(name)): None for name in rules.echo_names}
-    for index, category in enumerate(spec.categories):
-        for name in (category, prompt_name(category), category.replace(" ", "")):
+    for index, (category, spoken) in enumerate(zip(spec.categories, spec.prompt_names(spec.categories))):
+        for name in (category, spoken, category.replace(" ", "")):
             echo_names[tuple(tokenise(name))] = index if index >= len(spec.classes) else None
     imitated = set().union(*(_closure(concept, concepts) for concept in _IMITATED if concept in concepts))
     can_be_imitated = {words for words, found in concepts_of.items() if not found.isdisjoint(imitated)}

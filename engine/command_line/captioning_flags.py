@@ -11,8 +11,10 @@ def add_captioning_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--model_type", default="pretrain_opt2.7b",
                        help="pretrain_opt2.7b (default), pretrain_opt6.7b, caption_coco_opt2.7b or "
                             "caption_coco_opt6.7b; for transformers also a local folder or a name on the hub")
-    group.add_argument("--img_root", help="folder of the images (default: the dataset's training images)")
-    group.add_argument("--split_file", help="lines `image_id ...` (default: the dataset's training split)")
+    group.add_argument("--train_img_root", "--img_root",
+                       help="folder of the images (default: the dataset's training images)")
+    group.add_argument("--train_split_file", "--split_file",
+                       help="lines `image_id ...` (default: the dataset's training split)")
     group.add_argument("--skip_unreadable", action="store_true",
                        help="list images that cannot be read and go on without them, instead of stopping at once")
     group.add_argument("--caption_batch_size", type=int, default=32, help="images a batch (default: 32)")

@@ -15,7 +15,7 @@ from datasets.split_file import ImageList
 from engine.evaluation.metrics import above_midpoint
 from engine.features.frozen_clip import build_encoder, load_clip, weights_digest
 from engine.features.readable_images import read_test_split
-from engine.features.text_embeddings import encode_categories
+from engine.features.text_embeddings import encode_words
 from engine.training.checkpoint import Checkpoint
 from models.encoder import FrozenEncoder
 
@@ -44,7 +44,7 @@ class EvaluationSet:
 
     def class_embeddings(self) -> Tensor:
         """(C, D) text embeddings of the classes, on the CPU."""
-        return encode_categories(self.clip_model, self.spec.classes, self.args.prompts).cpu()
+        return encode_words(self.clip_model, self.spec.prompt_names(self.spec.classes), self.args.prompts).cpu()
 
 
 def check_weights(args: argparse.Namespace, trained: Checkpoint, clip_model: CLIP) -> None:

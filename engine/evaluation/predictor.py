@@ -20,7 +20,7 @@ from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
 from engine.features.frozen_clip import build_encoder, load_clip
 from engine.features.readable_images import read_test_split
-from engine.features.text_embeddings import encode_categories
+from engine.features.text_embeddings import encode_words
 from engine.process.distributed import get_device
 from engine.results.tables import NO_MAP
 from engine.training.build_model import build_model
@@ -118,7 +118,7 @@ def load_predictor(args: argparse.Namespace, trained: Optional[Checkpoint]) -> P
     spec, device = get_dataset(args.dataset), get_device(args.device)
     clip_model = load_clip(args, device)
     categories = tuple(trained["categories"] if trained else spec.categories)
-    text_embeddings = encode_categories(clip_model, categories, args.prompts)
+    text_embeddings = encode_words(clip_model, spec.prompt_names(categories), args.prompts)
     model = None
     if trained:
         check_weights(args, trained, clip_model)

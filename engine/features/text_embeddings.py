@@ -23,20 +23,25 @@ def load_templates(prompts: str) -> List[str]:
     return read_json(Path(str(resources.files("datasets").joinpath("prompts.json"))))[prompts]
 
 
-@torch.no_grad()
 def encode_categories(clip_model: CLIP, categories: Sequence[str], prompts: str = "single") -> Tensor:
-    """Normalised mean of each category's normalised prompt embeddings, (O, D) in float32.
+    """`encode_words` of what stands for each category in a prompt, (O, D)."""
+    return encode_words(clip_model, [prompt_name(category) for category in categories], prompts)
+
+
+@torch.no_grad()
+def encode_words(clip_model: CLIP, words: Sequence[str], prompts: str = "single") -> Tensor:
+    """Normalised mean of each word's normalised prompt embeddings, (O, D) in float32.
 
     Args:
         clip_model: the frozen CLIP.
-        categories: O names.
+        words: O words or phrases, put into the prompts as they are.
         prompts: one of `PROMPT_SETS`.
     """
     device = next(clip_model.parameters()).device
     templates = load_templates(prompts)
     embeddings = []
-    for category in categories:
-        texts = [template.format(prompt_name(category)) for template in templates]
+    for word in words:
+        texts = [template.format(word) for template in templates]
         tokens = clip.tokenize(texts, clip_model.context_length).to(device)
         prompt_embeddings = F.normalize(clip_model.encode_text(tokens).float(), dim=-1)
         embeddings.append(F.normalize(prompt_embeddings.mean(dim=0), dim=-1))

@@ -15,7 +15,7 @@ from engine.evaluation.zoom import zoomed, zoomed_logits
 from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
 from engine.features.frozen_clip import clip_facts
-from engine.features.text_embeddings import encode_categories
+from engine.features.text_embeddings import encode_words
 from engine.features.tiles import Tiles
 from engine.methods.cdul_training import cdul_initial_scores, cdul_logits
 from engine.methods.sparc_scores import sparc_test_scores
@@ -74,7 +74,7 @@ def bac_gcn_logits(test: EvaluationSet, trained: Checkpoint) -> Tensor:
     """Final logits of the test images for the classes, (n, C), zoomed with `--zoom`."""
     args, device, encoder = test.args, test.device, test.encoder
     categories = trained["categories"]
-    text_embeddings = encode_categories(test.clip_model, categories, args.prompts)
+    text_embeddings = encode_words(test.clip_model, test.spec.prompt_names(categories), args.prompts)
     model = build_model(args, text_embeddings, torch.eye(len(categories)), test.num_classes).to(device)
     load_weights(model, trained, args.checkpoint)
     test_set = FeatureSet([extract_features(encoder, test.images, "test", args)], test.targets)

@@ -17,7 +17,7 @@ from datasets.split_file import ImageList
 from engine.evaluation.evaluation_set import EvaluationSet
 from engine.features.frozen_clip import weights_digest
 from engine.features.stored_rows import stored_rows
-from engine.features.text_embeddings import encode_categories
+from engine.features.text_embeddings import encode_words
 from models.baselines.tagclip import TagCLIP
 
 ATTENTION_BUDGET = 2**27
@@ -57,11 +57,11 @@ def tagclip_scores(test: EvaluationSet) -> Tensor:
     args, clip_model = test.args, test.clip_model
     transform = native_transform(clip_model.visual.patch_size, args.max_patches)
     images = ImageList(args.val_img_root, test.images.image_ids, transform)
-    categories = test.spec.categories
-    tagger = TagCLIP(clip_model, encode_categories(clip_model, categories, args.prompts), test.num_classes,
+    words = test.spec.prompt_names(test.spec.categories)
+    tagger = TagCLIP(clip_model, encode_words(clip_model, words, args.prompts), test.num_classes,
                      args.published_behaviour, args.encode_batch_size)
     meta = {"method": "tagclip", "weights": weights_digest(clip_model), "transform": repr(transform),
-            "categories": categories, "classes": test.num_classes, "prompts": args.prompts,
+            "words": words, "classes": test.num_classes, "prompts": args.prompts,
             "published_behaviour": args.published_behaviour}
 
     def compute(rows: range, advance: Callable[[int], object]) -> Tensor:

@@ -115,7 +115,7 @@ class TaIDPTTraining:
         self.skipped: List[str] = []
         self.texts = load_texts(test, train_ids)
         self.bank = TextBank(test.clip_model, self.texts.tokens, self.args.encode_batch_size)
-        self.model = DualPrompts(test.clip_model, test.spec.classes, self.args.num_context)
+        self.model = DualPrompts(test.clip_model, test.spec.prompt_names(test.spec.classes), self.args.num_context)
         self.optimizer = torch.optim.SGD(self.model.parameters(), self.args.lr, momentum=0.9,
                                          weight_decay=self.args.weight_decay)
         self.test_store = extract_features(test.encoder, test.images, "test", self.args)
@@ -155,7 +155,7 @@ def learning_rate(base: float, epoch: int, cosine_epochs: int) -> float:
 
 def tai_dpt_scores(test: EvaluationSet, trained: Checkpoint) -> Tensor:
     """Merged scores of the test images with the contexts of a checkpoint, (n, C)."""
-    model = DualPrompts(test.clip_model, test.spec.classes, test.args.num_context)
+    model = DualPrompts(test.clip_model, test.spec.prompt_names(test.spec.classes), test.args.num_context)
     load_weights(model, trained, test.args.checkpoint)
     return _score_images(test, model, extract_features(test.encoder, test.images, "test", test.args))
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 import clip
 from clip.model import CLIP
-from datasets.names import prompt_name
 
 SCORE_SCALE = 4.0
 """Factor of the cosines in both scores; with it the margin of 1 in the loss is a cosine of 0.25."""
@@ -50,7 +49,7 @@ class DualPrompts(nn.Module):
 
     Args:
         clip_model: the frozen CLIP.
-        classes: C names.
+        words: what stands for each of the C classes in a prompt.
         num_context: learned tokens a context, shared by all classes.
     """
 
@@ -58,12 +57,12 @@ class DualPrompts(nn.Module):
     _names: Tensor
     _ends: Tensor
 
-    def __init__(self, clip_model: CLIP, classes: Sequence[str], num_context: int = 16) -> None:
+    def __init__(self, clip_model: CLIP, words: Sequence[str], num_context: int = 16) -> None:
         super().__init__()
         width = clip_model.token_embedding.embedding_dim
         placeholder = " ".join(["x"] * num_context)
         device = clip_model.token_embedding.weight.device
-        tokens = clip.tokenize([f"{placeholder} {prompt_name(name)}." for name in classes],
+        tokens = clip.tokenize([f"{placeholder} {name}." for name in words],
                                clip_model.context_length).to(device)
         self.contexts = nn.Parameter(0.02 * torch.randn(2, num_context, width, device=device))
         # Not in the state dict: they are the frozen CLIP's.

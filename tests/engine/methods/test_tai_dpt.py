@@ -28,7 +28,7 @@ def model() -> CLIP:
 
 
 def test_contexts_of_real_words_are_real_prompts(model):
-    prompts = DualPrompts(model, ["cat", "tvmonitor", "potted plant"], num_context=4)
+    prompts = DualPrompts(model, ["cat", "tv monitor", "potted plant"], num_context=4)
     first, second = "a photo of a", "one more big old"
     with torch.no_grad():
         for context, words in zip(prompts.contexts, (first, second)):
