@@ -36,6 +36,8 @@ class DatasetSpec:
     """The command that makes the split files; ends the error message about a missing one."""
     get_images: str = ""
     """What fetches the images; ends the error message about a missing folder."""
+    get_captions: str = ""
+    """What fetches captions that somebody published; ends the error message about missing ones."""
 
     @property
     def categories(self) -> Tuple[str, ...]:

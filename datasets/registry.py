@@ -25,6 +25,7 @@ _SPECS = (
         val_split_file="imageset/voc2007/test_cls.txt",
         get_split_files="python -m datasets.build --dataset voc2007",
         get_images="python -m datasets.build --dataset voc2007 --download",
+        get_captions="python caption.py --dataset voc2007 --stage fetch",
     ),
     DatasetSpec(
         name="voc2012", title="VOC2012 (segmentation train / val)", classes=VOC_CLASSES,
@@ -35,6 +36,7 @@ _SPECS = (
         val_split_file="imageset/voc2012/val_cls.txt",
         get_split_files="python -m datasets.build --dataset voc2012",
         get_images="python -m datasets.build --dataset voc2012 --download",
+        get_captions="python caption.py --dataset voc2012 --stage fetch",
     ),
     DatasetSpec(
         name="coco2014", title="COCO2014 (train2014 / val2014)", classes=COCO_CLASSES,
@@ -92,6 +94,15 @@ def get_dataset(name: str) -> DatasetSpec:
         raise DataError(f"{name}: its dataset is called {spec.name!r}, which is a dataset of this repository; give it "
                         "another 'name'")
     return spec
+
+
+def how_to_caption(name: str) -> str:
+    """What makes the captions of the dataset called `name`, the quickest way first; for help in error messages."""
+    if name not in DATASETS:
+        return "`python caption.py --stage caption --dataset` and the path of its description"
+    made = f"`python caption.py --dataset {name} --stage caption`"
+    fetched = DATASETS[name].get_captions
+    return f"`{fetched}`, which takes seconds, or {made}, which takes a GPU a day" if fetched else made
 
 
 def guess_dataset(path: PathLike) -> Optional[DatasetSpec]:

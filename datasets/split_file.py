@@ -5,6 +5,7 @@ never see a label; evaluation takes `read_split_file`.
 """
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from pathlib import Path
@@ -152,8 +153,7 @@ def _build_command(path: PathLike) -> str:
     return " ".join([spec.get_split_files, *flags])
 
 
-_FOLDERS = ("JPEGImages", "VOCdevkit/*/JPEGImages", "VOC2*/JPEGImages", "Flickr", "images", "train2014",
-            "val2014")
+_FOLDERS = ("JPEGImages", "VOCdevkit/*/JPEGImages", "VOC*/JPEGImages", "Flickr", "images", "train2014", "val2014")
 """Where the images lie below an image root, as archives unpack: patterns, tried in order."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp", ".gif", ".tif", ".tiff", "")
@@ -200,10 +200,11 @@ class ImageList(Dataset):
         path = self._folder / (image_id + self._suffix)
         if _is_file(path):
             return path
-        for suffix in SUFFIXES:  # a folder of mixed extensions
-            other = self._folder / (image_id + suffix)
-            if _is_file(other):
-                return other
+        for stem in _stems(image_id):
+            for suffix in SUFFIXES:  # a folder of mixed extensions
+                other = self._folder / (stem + suffix)
+                if _is_file(other):
+                    return other
         raise DataError(f"{path}: no such image (id {shorten(image_id)}); add it, remove the id from the split file, "
                         "or pass --skip_unreadable")
 
@@ -236,18 +237,31 @@ def _find_layout(img_root: Path, image_ids: Sequence[str]) -> Tuple[Path, str]:
     spec = guess_dataset(img_root)
     help_text = f"get the images: {spec.get_images}" if spec else "name the folder that holds the images"
     if not img_root.is_dir():
+        img_root = img_root.with_name(_OTHER_NAMES.get(img_root.name, img_root.name))
+    if not img_root.is_dir():
         raise DataError(f"{img_root}: no such image folder; {help_text}")
     if not image_ids:
         return img_root, SUFFIXES[0]
     folders = [img_root, *(folder for pattern in _FOLDERS for folder in sorted(img_root.glob(pattern)))]
     probes = image_ids[:20]  # more than one, as the first may be missing or out of place
     for image_id in probes:
-        for folder in folders:
-            for suffix in SUFFIXES:
-                if _is_file(folder / (image_id + suffix)):
-                    return folder, suffix
+        for folder, stem, suffix in itertools.product(folders, _stems(image_id), SUFFIXES):
+            if _is_file(folder / (stem + suffix)):
+                return folder, suffix
     raise DataError(f"{img_root}: no image of the split file is here (looked for {shorten(probes[0] + SUFFIXES[0])} "
                     f"here and in JPEGImages/, VOCdevkit/*/JPEGImages/ and the like); {help_text}")
+
+
+_OTHER_NAMES = {"VOCtrainval_11-May-2012": "VOC2012_train_val"}
+"""Folder of an archive to what the authors call it."""
+
+_NUS_ID = re.compile(r"[A-Za-z_]+/([0-9]{4}_[0-9]+)")
+
+
+def _stems(image_id: str) -> List[str]:
+    """The names without extension that an image may have; some copies of NUS-WIDE have all of them in one folder."""
+    match = _NUS_ID.fullmatch(image_id)
+    return [image_id, match[1]] if match else [image_id]
 
 
 def _is_file(path: Path) -> bool:

@@ -148,6 +148,9 @@ def build_originals(args: argparse.Namespace) -> None:
     originals = read_originals(args)
     for original in originals:
         path = Path(args.output_root) / args.dataset / f"{original.name}_cls.txt"
+        if not original.split.image_ids:
+            print(f"{path}: not written; {original.left_out}")
+            continue
         write_split_file(path, original.split)
         print(f"{path}\n{summary(args.dataset, original)}")
     if args.dataset == "voc2007" and not originals[-1].name.endswith("test"):

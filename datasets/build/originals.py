@@ -45,11 +45,21 @@ def read_voc(data_root: PathLike, year: int, source: str = "Main", difficult: st
     for name in ("train", "val", "trainval", "test"):
         lists = [tree / "ImageSets" / source / f"{name}.txt" for tree in trees]
         image_list = next((path for path in lists if path.is_file()), None)
-        if image_list is not None:
+        if image_list is None:
+            continue
+        if year == 2012 and name == "test" and not _is_annotated(image_list, trees):
+            originals.append(Original(name, Split([], []), "VOC2012's test images are without annotations"))
+        else:
             originals.append(_read_voc_list(image_list, name, trees, difficult))
     if not originals:
         raise DataError(f"{trees[0] / 'ImageSets' / source}: no list is here (train.txt, ...); {_UNPACK_AGAIN}")
     return originals
+
+
+def _is_annotated(image_list: Path, trees: Sequence[Path]) -> bool:
+    """Whether an annotation of every image of a list is there."""
+    return all(any((tree / "Annotations" / f"{line.split()[0]}.xml").is_file() for tree in trees)
+               for _, line in read_lines(image_list))
 
 
 def _read_voc_list(image_list: Path, name: str, trees: Sequence[Path], difficult: str) -> Original:
@@ -72,10 +82,10 @@ def _read_voc_list(image_list: Path, name: str, trees: Sequence[Path], difficult
 
 
 def _voc_trees(data_root: Path, year: int) -> List[Path]:
-    patterns = ("*", f"VOCdevkit/VOC{year}", f"*/VOC{year}", f"*/VOCdevkit/VOC{year}")
+    patterns = ("*", "*/*", f"VOCdevkit/VOC{year}", f"*/VOC{year}", f"*/VOCdevkit/VOC{year}")
     candidates = [data_root, *(path for pattern in patterns for path in sorted(data_root.glob(pattern)))]
-    trees = [path for path in candidates if (path / "ImageSets").is_dir() and (path / "Annotations").is_dir()]
-    if not trees:
+    trees = [path for path in dict.fromkeys(candidates) if (path / "ImageSets").is_dir()]
+    if not any((path / "Annotations").is_dir() for path in trees):
         raise DataError(f"{data_root}: no folder with VOC's Annotations and ImageSets is here; get the originals: "
                         f"{DATASETS[f'voc{year}'].get_images}")
     return trees

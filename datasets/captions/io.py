@@ -6,6 +6,7 @@ from typing import Dict, List, NamedTuple
 
 from datasets.captions.prompts import NUM_PROMPTS
 from datasets.files import DataError, PathLike, read_json
+from datasets.registry import how_to_caption
 
 Captions = Dict[str, List[str]]
 """Image id to its captions."""
@@ -66,7 +67,7 @@ def load_captions(caption_root: PathLike, dataset: str) -> Captions:
         DataError: a file is missing or malformed, or an image is in only one of the two.
     """
     paths = caption_paths(caption_root, dataset)
-    hint = f"Make it with `python caption.py --dataset {dataset} --stage caption`, or give its folder as --caption_root"
+    hint = f"Get it with {how_to_caption(dataset)}; or give its folder as --caption_root"
     first = read_caption_file(paths.first, hint)
     re_captions = read_caption_file(paths.re, hint)
     for path, only, other in ((paths.re, first, re_captions), (paths.first, re_captions, first)):

@@ -6,7 +6,7 @@ from typing import Optional
 
 from clip.transformer import ACTIVATIONS
 from datasets.files import DataError
-from datasets.registry import get_dataset
+from datasets.registry import get_dataset, guess_dataset
 from engine.command_line.flag_types import DATASET_HELP, count, dataset_name, natural
 from engine.command_line.method_flags import (
     default_folder,
@@ -62,7 +62,7 @@ def fill_defaults(args: argparse.Namespace, trained: bool = True) -> argparse.Na
         trained: False for what scores images without training.
 
     Raises:
-        DataError: there is no dataset, or its description is at fault.
+        DataError: there is no dataset, its description is at fault, or a split file is another dataset's.
     """
     if args.dataset is None:
         raise DataError(f"--dataset is missing: {DATASET_HELP}")
@@ -71,6 +71,21 @@ def fill_defaults(args: argparse.Namespace, trained: bool = True) -> argparse.Na
     for flag in (*DATA_DEFAULTS, "model_path"):
         if getattr(args, flag) is None:
             setattr(args, flag, getattr(spec, flag))
+    _check_belonging(args)
     if getattr(args, "output_dir", "") is None:
         args.output_dir = default_folder(args, spec.name, trained)
     return args
+
+
+def _check_belonging(args: argparse.Namespace) -> None:
+    """Raises DataError where images lie in the folder of one dataset and their split file in that of another, as in the
+    command that the authors' README gives for VOC2012."""
+    for part in ("train", "val"):
+        root, split_file = getattr(args, f"{part}_img_root"), getattr(args, f"{part}_split_file")
+        spec, other = guess_dataset(root), guess_dataset(split_file)
+        if spec is not None and other is not None and spec is not other:
+            # VOC2012's test images have no labels; its validation images lie with those for training.
+            val_root = args.train_img_root if spec.train_img_root == spec.val_img_root else args.val_img_root
+            raise DataError(f"{split_file}: a list of {other.name}, but {root} holds images of {spec.name}; give "
+                            f"--train_img_root {args.train_img_root} --train_split_file {spec.train_split_file} "
+                            f"--val_img_root {val_root} --val_split_file {spec.val_split_file}")

@@ -10,7 +10,7 @@ from torch import Tensor
 from datasets.captions import filter_captions
 from datasets.captions.pseudo_labels import LABELS_FILE, load_counts, load_targets
 from datasets.files import DataError
-from datasets.registry import DatasetSpec
+from datasets.registry import DatasetSpec, how_to_caption
 from engine.process.distributed import main_first
 from models.graph import caption_graph
 
@@ -38,8 +38,8 @@ def label_folder(args: argparse.Namespace, spec: DatasetSpec) -> Path:
     if (folder / LABELS_FILE).exists():
         return folder
     if not (folder / f"{spec.name}_captions.json").exists():
-        raise DataError(f"{folder}: neither label files nor captions are there; make the captions with "
-                        f"`python caption.py --dataset {spec.name} --stage all`, or point --caption_root at them")
+        raise DataError(f"{folder}: neither label files nor captions are there; get the captions with "
+                        f"{how_to_caption(spec.name)}; or point --caption_root at them")
     made = Path(args.output_dir) / "caption"
     with main_first():
         if not (made / spec.name / LABELS_FILE).exists():

@@ -134,6 +134,14 @@ def test_voc2012_takes_the_lists_that_it_is_told(tmp_path: Path) -> None:
                    "main_val_cls.txt": [*TRAIN], "main_trainval_cls.txt": [*VAL, *TRAIN]}
 
 
+def test_the_authors_voc2012_tree_and_a_test_list_without_annotations(tmp_path: Path, capsys) -> None:
+    put_voc(tmp_path / "VOC2012_train_val" / "VOC2012_train_val", {"train": TRAIN, "val": VAL}, "Segmentation")
+    put(tmp_path / "VOC2012_test" / "VOC2012_test" / "ImageSets" / "Segmentation" / "test.txt", "2008_000001\n")
+    assert run_build("voc2012", tmp_path, tmp_path) == 0
+    assert sorted(path.name for path in (tmp_path / "voc2012").iterdir()) == ["train_cls.txt", "val_cls.txt"]
+    assert "test_cls.txt: not written; VOC2012's test images are without annotations" in capsys.readouterr().out
+
+
 def test_every_voc_class_is_known_by_its_name_in_the_xml(tmp_path: Path) -> None:
     names = [
         "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",

@@ -215,3 +215,21 @@ def test_find_unreadable_names_each_bad_image(tmp_path: Path) -> None:
     found = find_unreadable(images, workers=3)
     assert [image_id for image_id, _ in found] == ["b", "c", "e"]
     assert all(f"{image_id}.jpg" in reason for image_id, reason in found)
+
+
+@pytest.mark.parametrize("file, image_id, root", [
+    ("VOC2012_train_val/VOC2012_train_val/JPEGImages/2007_000032.jpg", "2007_000032", "VOC2012_train_val"),
+    ("VOC2012_train_val/JPEGImages/2007_000032.jpg", "2007_000032", "VOCtrainval_11-May-2012"),
+    ("Flickr/0001_2124494179.jpg", "actor/0001_2124494179", "Flickr"),
+    ("nuswide/images/0001_2124494179.jpg", "actor/0001_2124494179", "nuswide"),
+])
+def test_images_are_found_in_the_trees_of_common_copies(tmp_path, file, image_id, root):
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).touch()
+    assert ImageList(tmp_path / root, [image_id]).path(0) == tmp_path / file
+
+
+def test_a_folder_in_an_id_counts_but_for_nus_wide(tmp_path):
+    (tmp_path / "dog.jpg").touch()
+    with pytest.raises(DataError, match="no image of the split file"):
+        ImageList(tmp_path, ["cats/dog"])

@@ -191,7 +191,7 @@ def test_train_scripts_share_one_main():
     ("--train_split_file", "nowhere.txt", "nowhere.txt: no such"),
     ("--model_path", "nowhere.pt", "nowhere.pt"),
     ("--train_img_root", "nowhere", "nowhere"),
-    ("--caption_root", "nowhere", "caption.py --dataset voc2007 --stage all"),
+    ("--caption_root", "nowhere", "caption.py --dataset voc2007 --stage fetch"),
 ])
 def test_missing_input_is_one_line_that_says_what_to_do(tiny_world, tmp_path, capsys, flag, value, expected):
     with pytest.raises(SystemExit) as stop:

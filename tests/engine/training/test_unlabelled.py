@@ -97,3 +97,13 @@ def test_a_dataset_must_be_named(capsys):
     with pytest.raises(SystemExit) as stop:
         run_script("train_custom")
     assert stop.value.code == 2 and "--dataset is missing: voc2007" in capsys.readouterr().err
+
+
+def test_the_authors_voc2012_command_gets_its_working_form(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run_script("train_v12", "--train_img_root", "data/voc2012/VOC2012_train_val", "--train_split_file",
+                   "imageset/voc2007/trainval_cls.txt", "--val_img_root", "data/voc2012/VOC2012_test",
+                   "--val_split_file", "imageset/voc2007/test_cls.txt")
+    assert stop.value.code == 2 and capsys.readouterr().err.strip().endswith(
+        "give --train_img_root data/voc2012/VOC2012_train_val --train_split_file imageset/voc2012/train_cls.txt "
+        "--val_img_root data/voc2012/VOC2012_train_val --val_split_file imageset/voc2012/val_cls.txt")
