@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import List, Sequence
 
 from datasets.files import DataError
+from datasets.flag_parser import FlagParser
 from datasets.registry import get_dataset
-from engine.command_line.flag_types import DATASET_HELP, dataset_name
+from engine.command_line.flag_types import DATASET_HELP, count, dataset_name
 from engine.command_line.train_flags import get_args_parser, parse_args
+from engine.command_line.unread_flags import why_unread
 from engine.process.entry_point import run_main
 from engine.results.finished_runs import PLACES, changed_flags, format_flags, read_run
 from engine.results.paper_tables import write_table
@@ -60,17 +62,19 @@ class PlannedRun:
         if run is None:
             return False
         wanted = {flag: value for flag, value in vars(self.args).items() if flag not in PLACES}
-        changed = changed_flags(wanted, run.settings)
+        changed, others = changed_flags(wanted, run.settings), changed_flags(run.settings, wanted)
         if self.args.activation not in (None, run.result.get("activation") or "quick_gelu"):
             changed["activation"] = self.args.activation
-        if changed:
-            raise DataError(f"{self.folder}: made without {format_flags(changed)}; choose another --output_dir, or "
-                            "delete the folder")
+        if changed or others:
+            made = f"without {format_flags(changed)}" if changed else f"with {format_flags(others)}"
+            raise DataError(f"{self.folder}: made {made}; choose another --output_dir, or delete the folder")
         return True
 
 
 def plan_study(dataset: str, study: str, seeds: int, output_dir: Path, flags: Sequence[str]) -> List[PlannedRun]:
     """All runs of a study, the reference first, seed by seed, so that a stopped study compares whole seeds.
+
+    A variant that the flags leave without effect is left out, and said to be.
 
     Args:
         dataset: whose train script runs.
@@ -82,9 +86,16 @@ def plan_study(dataset: str, study: str, seeds: int, output_dir: Path, flags: Se
     parser = get_args_parser(dataset, None)
     parser.prog = train_script(dataset)
     base = parse_args(parser, ["--dataset", dataset, *flags])
+    if base.method != "bac_gcn":
+        raise DataError(f"--method {base.method}: the studies are of bac_gcn; train a baseline by {parser.prog}")
     settings = vars(base)
-    chosen = [variant for variant in variants(study)  # a hyperparameter's own value is the reference
-              if any(settings[flag] != value for flag, value in variant.flags.items())]
+    chosen = []
+    for variant in variants(study):
+        reason = why_unread(argparse.Namespace(**{**settings, **variant.flags}), variant.flags.keys())
+        if reason:
+            print(f"left out: {variant.title} ({reason})")
+        elif any(settings[flag] != value for flag, value in variant.flags.items()):
+            chosen.append(variant)  # a hyperparameter's own value is the reference
     runs = []
     for seed in range(base.seed, base.seed + seeds):
         for variant in (Variant(REFERENCE, "BAC-GCN as it is", {}), *chosen):
@@ -93,13 +104,12 @@ def plan_study(dataset: str, study: str, seeds: int, output_dir: Path, flags: Se
     return runs
 
 
-def get_ablate_parser() -> argparse.ArgumentParser:
+def get_ablate_parser() -> FlagParser:
     """The sweep's own flags."""
-    parser = argparse.ArgumentParser(prog="python ablate.py", description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(__doc__, "python ablate.py")
     parser.add_argument("--dataset", type=dataset_name, required=True, help=DATASET_HELP)
     parser.add_argument("--study", choices=STUDIES, default="components")
-    parser.add_argument("--seeds", type=int, default=1, help="runs of every variant, from --seed on (default: 1)")
+    parser.add_argument("--seeds", type=count, default=1, help="runs of every variant, from --seed on (default: 1)")
     parser.add_argument("--output_dir", help="gets VARIANT/seed_N and the table (default: runs/ablation/DATASET)")
     parser.add_argument("--dry_run", action="store_true", help="only say what is done and what would run")
     return parser

@@ -17,16 +17,17 @@ from typing import Dict, List, Optional
 
 from datasets.captions import SYNONYM_ROOT, filter_captions
 from datasets.files import DataError
+from datasets.flag_parser import FlagParser
 from datasets.registry import get_dataset
 from engine.command_line.captioning_flags import add_captioning_flags
-from engine.command_line.flag_types import DATASET_HELP, dataset_name
+from engine.command_line.flag_types import DATASET_HELP, dataset_name, natural
 from engine.process.entry_point import run_main
 
 STAGES = ("fetch", "caption", "merge", "filter", "report", "all")
 
 
-def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def get_args_parser() -> FlagParser:
+    parser = FlagParser(__doc__)
     parser.add_argument("--dataset", type=dataset_name, required=True, help=DATASET_HELP)
     parser.add_argument("--stage", choices=STAGES, default="filter", help="what to do (default: filter)")
     parser.add_argument("--caption_root", default="caption",
@@ -41,7 +42,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("report")
     group.add_argument("--truth", nargs="+", default=[], metavar="SPLIT_FILE",
                        help="true labels to measure the pseudo-labels by; nothing else reads them")
-    group.add_argument("--top", type=int, default=40, help="words and edges to list (default: 40)")
+    group.add_argument("--top", type=natural, default=40, help="words and edges to list (default: 40)")
     add_captioning_flags(parser)
     return parser
 

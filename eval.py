@@ -7,8 +7,11 @@
     python eval.py --method sparc --dataset voc2007                     SPARC, by statistics of the test images
     python eval.py --method cdul --dataset voc2007                      CDUL's initialisation
 
-Writes per-class AP as per_class_METHOD.csv and the scores of all images as scores.npz beside the checkpoint. Without
-one they go into --output_dir, together with the config.json and result.json that tables are collected from.
+Writes per-class AP as per_class_METHOD.csv and the scores of all images as scores.npz beside the checkpoint, or into
+--output_dir; their names end in _on_DATASET_SPLIT for another split than the run's own. Without a checkpoint the
+config.json and result.json that tables are collected from go there too.
+
+    python eval.py --checkpoint runs/voc2007/checkpoint.pth --dataset voc2012      another split of the same categories
 
     python eval.py --table main --runs runs/*                           the paper's numbers beside ours
     python eval.py --table ablation --runs runs/ablation/mini           components; also choices and hyper
@@ -18,16 +21,12 @@ one they go into --output_dir, together with the config.json and result.json tha
 
 Tables are written as Markdown, LaTeX and CSV, figures as PDF and PNG.
 """
-import argparse
 import csv
-from pathlib import Path
-from typing import Optional, Tuple
 
 from datasets.files import DataError, atomic_write
 from datasets.registry import get_dataset
-from engine.command_line.data_flags import fill_defaults
-from engine.command_line.eval_flags import get_eval_parser
-from engine.command_line.method_flags import EVAL_DEFAULTS
+from engine.command_line.eval_flags import check_mode, get_eval_parser, mode_of
+from engine.evaluation.evaluation_flags import Request, read_request
 from engine.evaluation.evaluation_set import load_evaluation_set
 from engine.evaluation.metrics import average_precision, summarise
 from engine.evaluation.scores_file import save_scores
@@ -39,41 +38,29 @@ from engine.process.entry_point import run_main
 from engine.process.reproducibility import seed_everything
 from engine.results.paper_tables import TABLES, write_table
 from engine.results.tables import NO_MAP, format_table
-from engine.training.checkpoint import Checkpoint, load_checkpoint
-
-
-def parse_args(parser: argparse.ArgumentParser) -> Tuple[argparse.Namespace, Optional[Checkpoint]]:
-    """The flags, with those of the checkpoint's run as defaults, and the checkpoint."""
-    args = parser.parse_args()
-    trained = load_checkpoint(args.checkpoint) if args.checkpoint else None
-    parser.set_defaults(**(trained["args"] if trained else EVAL_DEFAULTS.get(args.method, {})))
-    args = parser.parse_args()
-    if trained and args.method not in ("clip", trained["args"]["method"]):
-        raise DataError(f"{args.checkpoint}: a checkpoint of {trained['args']['method']}, not of {args.method}; leave "
-                        "--method or --checkpoint out")
-    return fill_defaults(args, trained is not None), trained
 
 
 def main() -> None:
     parser = get_eval_parser(__doc__, TABLES, FIGURES)
     given = parser.parse_args()
-    if given.table:
+    mode = mode_of(given)
+    if mode in ("table", "curves"):
+        check_mode(given, parser.typed())
+    if mode == "table":
         print(write_table(given.table, given.runs, given.output_dir or "runs/tables"))
-        return
-    if given.figure == "curves":
+    elif mode == "curves":
         save_curves(given.runs, given.output_dir or "runs/figures")
-        return
-    args, trained = parse_args(parser)
-    if args.figure or args.image:
-        beside = Path(args.checkpoint).parent if args.checkpoint else Path(args.output_dir)
-        (draw_figure if args.figure else tag_photos)(args, trained, given.output_dir or beside / "figures")
+    elif mode == "evaluation":
+        evaluate(read_request(parser))
     else:
-        evaluate(args, trained)
+        request = read_request(parser)
+        draw = tag_photos if mode == "tags" else draw_figure
+        draw(request.args, request.trained, given.output_dir or request.folder / "figures")
 
 
-def evaluate(args: argparse.Namespace, trained: Optional[Checkpoint]) -> None:
+def evaluate(request: Request) -> None:
     """Score the test images, write per-class AP, and print the metrics."""
-    folder = Path(args.checkpoint).parent if args.checkpoint else Path(args.output_dir)
+    args, trained, folder = request
     if trained is None and (folder / "checkpoint.pth").exists():
         raise DataError(f"{folder}: holds the results of a training run; choose another --output_dir, or evaluate its "
                         "--checkpoint")
@@ -88,10 +75,10 @@ def evaluate(args: argparse.Namespace, trained: Optional[Checkpoint]) -> None:
     rows = [(name, f"{ap:.2f}", str(int(positives))) for name, ap, positives
             in zip(spec.classes, per_class, test.targets.sum(dim=0))]
     if summary:
-        with atomic_write(folder / f"per_class_{args.method}.csv") as file:
+        with atomic_write(folder / f"per_class_{args.method}{request.suffix}.csv") as file:
             csv.writer(file).writerows([("class", "AP", "positives"), *rows])
     another = trained is not None and args.method != trained["args"]["method"]  # CLIP, on a checkpoint's weights
-    save_scores(folder / (f"scores_{args.method}.npz" if another else "scores.npz"), test.images.image_ids,
+    save_scores(folder / f"scores{f'_{args.method}' if another else ''}{request.suffix}.npz", test.images.image_ids,
                 spec.classes, scores, test.targets if summary else None)
     if trained is None:
         write_result(folder, test, summary.get("mAP"))
@@ -102,6 +89,7 @@ def evaluate(args: argparse.Namespace, trained: Optional[Checkpoint]) -> None:
         return
     print(format_table(("class", "AP", "positives"), rows))
     print("  ".join(f"{name} {value:.2f}" for name, value in summary.items() if name != "mAP"))
+    print(f"{len(test.images):,} {request.test_images}")
     print(f"mAP {summary['mAP']}")
 
 

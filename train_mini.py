@@ -19,6 +19,7 @@ from pathlib import Path
 from datasets.files import write_json
 from datasets.registry import get_dataset
 from datasets.split_file import ImageList, read_image_ids
+from engine.command_line.flag_types import count
 from engine.command_line.train_flags import get_args_parser, parse_args
 from engine.evaluation.metrics import average_precision, mean_ap, summarise
 from engine.evaluation.zoom import zoomed_map
@@ -38,6 +39,7 @@ from engine.training.crops import extend_with_crops
 from engine.training.epoch import train_one_epoch
 from engine.training.fused_labels import fuse_with_clip
 from engine.training.prediction import calibrate, predict
+from engine.training.provenance import data_facts
 from engine.training.run import Run
 from engine.training.training_labels import load_pseudo_labels
 from models.baselines.zero_shot import zero_shot_scores
@@ -65,6 +67,7 @@ def main(args: argparse.Namespace) -> Run:
     text_embeddings = encode_words(clip_model, spec.prompt_names(categories), args.prompts)
     train_images = ImageList(args.train_img_root, train_ids, encoder.transform)
     test_images = ImageList(args.val_img_root, test_split.image_ids, encoder.transform)
+    data = data_facts(train_images, pseudo.targets, pseudo.graph, test_images, test_split.targets(num_classes))
     train_store = extract_features(encoder, train_images, "train", args)
     test_store = extract_features(encoder, test_images, "test", args)
     pseudo = fuse_with_clip(pseudo, train_images, train_store, encoder, text_embeddings[:num_classes], args)
@@ -76,7 +79,7 @@ def main(args: argparse.Namespace) -> Run:
     test_set = FeatureSet([test_store], test_split.targets(num_classes))
     calibrate(model, train_set, args, device)
     optimizer = build_optimizer(model, args)
-    run = Run(args, categories, {**clip_facts(clip_model), "skipped_images": skipped + skipped_test})
+    run = Run(args, categories, {**clip_facts(clip_model), **data, "skipped_images": skipped + skipped_test})
     run.restore(model, optimizer)
 
     for epoch in range(run.next_epoch, args.epochs + 1):
@@ -99,11 +102,11 @@ def main(args: argparse.Namespace) -> Run:
 
 
 def demo(args: argparse.Namespace) -> None:
-    """Train with and without ReSO from every seed, and sum up; a baseline is only trained."""
+    """Train with and without ReSO from every seed, and sum up; a baseline, or `--no_reso` alone, is only trained."""
     start, spec, folder = time.perf_counter(), get_dataset(args.dataset), Path(args.output_dir)
     seeds = [args.seed + number for number in range(vars(args).pop("seeds"))]
     folders = {seed: folder / ("" if seed == seeds[0] else f"seed_{seed}") for seed in seeds}
-    if args.method != "bac_gcn":
+    if args.method != "bac_gcn" or args.no_reso:
         for seed in seeds:
             main(argparse.Namespace(**{**vars(args), "seed": seed, "output_dir": str(folders[seed])}))
         return
@@ -128,5 +131,5 @@ Numbers in {folder / 'summary.json'}, pictures in {report}: open it in a browser
 
 if __name__ == "__main__":
     mini_parser = get_args_parser("mini", __doc__)
-    mini_parser.add_argument("--seeds", type=int, default=1, help="runs, from --seed on")
+    mini_parser.add_argument("--seeds", type=count, default=1, help="runs, from --seed on")
     run_main(lambda: demo(parse_args(mini_parser)))

@@ -33,6 +33,7 @@ from engine.training.crops import extend_with_crops
 from engine.training.epoch import train_one_epoch
 from engine.training.fused_labels import fuse_with_clip
 from engine.training.prediction import calibrate, predict
+from engine.training.provenance import data_facts
 from engine.training.run import Run
 from engine.training.training_labels import load_pseudo_labels
 from models.baselines.zero_shot import zero_shot_scores
@@ -60,6 +61,7 @@ def main(args: argparse.Namespace) -> Run:
     text_embeddings = encode_words(clip_model, spec.prompt_names(categories), args.prompts)
     train_images = ImageList(args.train_img_root, train_ids, encoder.transform)
     test_images = ImageList(args.val_img_root, test_split.image_ids, encoder.transform)
+    data = data_facts(train_images, pseudo.targets, pseudo.graph, test_images, test_split.targets(num_classes))
     train_store = extract_features(encoder, train_images, "train", args)
     test_store = extract_features(encoder, test_images, "test", args)
     pseudo = fuse_with_clip(pseudo, train_images, train_store, encoder, text_embeddings[:num_classes], args)
@@ -71,7 +73,7 @@ def main(args: argparse.Namespace) -> Run:
     test_set = FeatureSet([test_store], test_split.targets(num_classes))
     calibrate(model, train_set, args, device)
     optimizer = build_optimizer(model, args)
-    run = Run(args, categories, {**clip_facts(clip_model), "skipped_images": skipped + skipped_test})
+    run = Run(args, categories, {**clip_facts(clip_model), **data, "skipped_images": skipped + skipped_test})
     run.restore(model, optimizer)
 
     for epoch in range(run.next_epoch, args.epochs + 1):

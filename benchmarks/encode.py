@@ -18,6 +18,7 @@ from torch import Tensor
 import clip
 from benchmarks.timing import Times, machine, ratio, side_by_side, table
 from clip.model import CLIP, Architecture
+from datasets.flag_parser import FlagParser
 from engine.process.distributed import get_device
 from models.encoder import PRECISIONS, FrozenEncoder
 
@@ -194,7 +195,7 @@ def grow_resolution(model: CLIP, args: argparse.Namespace, device: torch.device,
 
 
 def main(argv: Optional[List[str]] = None) -> str:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(__doc__)
     parser.add_argument("--model_path", help="default: random weights of a ViT-B/16")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)

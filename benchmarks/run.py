@@ -5,13 +5,12 @@
 """
 from __future__ import annotations
 
-import argparse
-
 from benchmarks import encode, step, store
+from datasets.flag_parser import FlagParser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(__doc__)
     parser.add_argument("--device", help="cuda, cuda:1 or cpu (default: cuda where there is one)")
     parser.add_argument("--batch_size", type=int, default=16, help="images a pass of the encoder")
     parser.add_argument("--rounds", type=int, default=7, help="of the encoder's")

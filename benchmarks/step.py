@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.timing import machine, side_by_side, table
+from datasets.flag_parser import FlagParser
 from engine.process.distributed import get_device
 from models.bac_gcn import BACGCN
 from models.encoder import Features
@@ -92,7 +93,7 @@ def grow_categories(args: argparse.Namespace, device: torch.device, counts: List
 
 
 def main(argv: Optional[List[str]] = None) -> str:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(__doc__)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device")

@@ -22,6 +22,7 @@ from benchmarks.encode import load_clip
 from benchmarks.step import DIM, GRID, Step
 from benchmarks.timing import machine, ratio, side_by_side, table
 from datasets.files import write_json
+from datasets.flag_parser import FlagParser
 from datasets.images import image_transform
 from datasets.split_file import ImageList
 from engine.features.extraction import LiveFeatures
@@ -119,7 +120,7 @@ def grow_writing(root: Path, args: argparse.Namespace, device: torch.device) -> 
 
 
 def main(argv: Optional[List[str]] = None) -> str:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(__doc__)
     parser.add_argument("--images", nargs="+", type=int, default=[1000, 10_000, 80_000])
     parser.add_argument("--live_images", type=int, default=64, help="images that are encoded a round")
     parser.add_argument("--rounds", type=int, default=3)

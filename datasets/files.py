@@ -87,9 +87,13 @@ def read_lines(path: PathLike, missing: str = "") -> Iterator[Tuple[int, str]]:
 
 
 def write_json(path: PathLike, value: Any, indent: int | None = None) -> None:
-    """Write `value` as JSON atomically, with real Unicode characters."""
+    """Write `value` as JSON atomically, with real Unicode characters.
+
+    Raises:
+        ValueError: it holds NaN or infinity, which JSON does not have.
+    """
     with atomic_write(path) as file:
-        json.dump(value, file, ensure_ascii=False, indent=indent)
+        json.dump(value, file, ensure_ascii=False, indent=indent, allow_nan=False)
 
 
 def read_json(path: PathLike, missing: str = "") -> Any:

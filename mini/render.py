@@ -4,7 +4,6 @@
 """
 from __future__ import annotations
 
-import argparse
 import hashlib
 import multiprocessing
 import os
@@ -17,8 +16,10 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
 from tqdm import tqdm
 
 from datasets.files import DataError, PathLike, read_json, write_json
+from datasets.flag_parser import FlagParser
 from datasets.registry import get_dataset
 from datasets.split_file import Split, write_split_file
+from engine.command_line.flag_types import count, natural
 from mini.worker import Record, Task, write_scene
 
 NUM_TRAIN, NUM_TEST = 3000, 1000
@@ -90,9 +91,9 @@ def build_mini(root: PathLike = ".", seed: int = 0, num_train: int = NUM_TRAIN, 
 def _render(folder: Path, seed: int, num_train: int, num_test: int, workers: int) -> List[List[Record]]:
     """Render both splits into folders of their names, and return their records in the order of the scenes."""
     tasks = []
-    for split, count in (("train", num_train), ("test", num_test)):
+    for split, number in (("train", num_train), ("test", num_test)):
         (folder / split).mkdir()
-        tasks += [Task(seed, split, index, folder / split) for index in range(count)]
+        tasks += [Task(seed, split, index, folder / split) for index in range(number)]
     records = list(tqdm(_map(tasks, workers), total=len(tasks), desc="rendering scenes", unit="img", mininterval=1))
     return [records[:num_train], records[num_train:]]
 
@@ -130,12 +131,12 @@ def _code_digest() -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m mini.render", description="Write the mini world.")
+    parser = FlagParser("Write the mini world.", "python -m mini.render")
     parser.add_argument("--root", default=".", help="folder that gets data/mini, imageset/mini and caption/mini")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num_train", type=int, default=NUM_TRAIN)
-    parser.add_argument("--num_test", type=int, default=NUM_TEST)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that render")
+    parser.add_argument("--seed", type=natural, default=0)
+    parser.add_argument("--num_train", type=count, default=NUM_TRAIN)
+    parser.add_argument("--num_test", type=count, default=NUM_TEST)
+    parser.add_argument("--workers", type=count, default=os.cpu_count() or 1, help="processes that render")
     options = parser.parse_args(arguments)
     try:
         paths = build_mini(options.root, options.seed, options.num_train, options.num_test, options.workers)

@@ -16,7 +16,6 @@ Scenes, order, crops and initial weights follow from the seed, so the losses can
 """
 from __future__ import annotations
 
-import argparse
 import math
 import platform
 import sys
@@ -33,7 +32,9 @@ from tqdm import tqdm
 
 from clip import CLIP, build_model, save_compact
 from datasets.files import read_json, write_json
+from datasets.flag_parser import FlagParser
 from datasets.registry import get_dataset
+from engine.command_line.flag_types import count
 from engine.evaluation.metrics import average_precision
 from engine.features.text_embeddings import encode_categories
 from mini.clip_training.batches import batches, to_tensor
@@ -145,11 +146,11 @@ def _render_labelled(task: Tuple[int, str, int, int]) -> Tuple[np.ndarray, List[
 
 def main(arguments: Sequence[str]) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m mini.train_clip", description="Train the mini CLIP.")
-    parser.add_argument("--stop_after", type=int,
+    parser = FlagParser("Train the mini CLIP.", "python -m mini.train_clip")
+    parser.add_argument("--stop_after", type=count,
                         help="stop after so many of the steps on scenes, and only compare their losses with the log")
     parser.add_argument("--output", type=Path, default=SHIPPED, help="folder of weights and log")
-    parser.add_argument("--workers", type=int, default=1, help="processes that render")
+    parser.add_argument("--workers", type=count, default=1, help="processes that render")
     options = parser.parse_args(arguments)
     recipe = Recipe()
     stop_after = min(options.stop_after or recipe.steps, recipe.steps)

@@ -18,6 +18,7 @@ from datasets.build.originals import Original, read_coco, read_nuswide, read_voc
 from datasets.build.own_photos import describe, own_splits, read_names
 from datasets.description import SUFFIX, parse_description
 from datasets.files import DataError, write_json
+from datasets.flag_parser import FlagParser
 from datasets.registry import DATASETS, get_dataset
 from datasets.split_file import write_split_file
 
@@ -74,8 +75,7 @@ def summary(dataset: str, original: Original) -> str:
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Read the command line; a flag of another dataset is an error."""
-    parser = argparse.ArgumentParser(prog="python -m datasets.build", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(__doc__, "python -m datasets.build")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--dataset", metavar="DATASET",
                       help=f"{', '.join(PUBLISHED_SIZES)}, or the path of a description, whose split files are made")

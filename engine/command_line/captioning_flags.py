@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import argparse
 
+from engine.command_line.flag_types import count, natural
+
 
 def add_captioning_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the stages `caption`, `merge` and `all`."""
@@ -17,9 +19,9 @@ def add_captioning_flags(parser: argparse.ArgumentParser) -> None:
                        help="lines `image_id ...` (default: the dataset's training split)")
     group.add_argument("--skip_unreadable", action="store_true",
                        help="list images that cannot be read and go on without them, instead of stopping at once")
-    group.add_argument("--caption_batch_size", type=int, default=32, help="images a batch (default: 32)")
+    group.add_argument("--caption_batch_size", type=count, default=32, help="images a batch (default: 32)")
     group.add_argument("--precision", default="auto", help="fp32, fp16 or bf16 (default: fp16 on a GPU, else fp32)")
-    group.add_argument("--num_shards", type=int, default=1, help="parts of the run, for several GPUs or machines")
-    group.add_argument("--shard", type=int, default=0, help="the part to be captioned, from 0")
+    group.add_argument("--num_shards", type=count, default=1, help="parts of the run, for several GPUs or machines")
+    group.add_argument("--shard", type=natural, default=0, help="the part to be captioned, from 0")
     group.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: cuda where there is one)")
-    group.add_argument("--num_workers", type=int, default=4, help="processes that read images (default: 4)")
+    group.add_argument("--num_workers", type=natural, default=4, help="processes that read images (default: 4)")

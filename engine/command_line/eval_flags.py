@@ -2,14 +2,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Iterable, Optional
+from typing import AbstractSet, Dict, Iterable, Optional, Tuple
 
+from datasets.files import DataError
+from datasets.flag_parser import FlagParser
 from engine.command_line.data_flags import add_data_flags
 from engine.command_line.method_flags import METHODS, add_cdul_flags, add_sparc_flags, add_tagclip_flags
 
 
 def get_eval_parser(description: Optional[str], tables: Iterable[str] = (),
-                    figures: Iterable[str] = ()) -> argparse.ArgumentParser:
+                    figures: Iterable[str] = ()) -> FlagParser:
     """The flags of `eval.py`.
 
     Args:
@@ -17,7 +19,7 @@ def get_eval_parser(description: Optional[str], tables: Iterable[str] = (),
         tables: what `--table` takes.
         figures: what `--figure` takes.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(description)
     parser.add_argument("--method", choices=METHODS, default="bac_gcn", help="default: the checkpoint's")
     parser.add_argument("--checkpoint", help="checkpoint.pth or best.pth of a train script; it holds the run's flags")
     parser.add_argument("--output_dir", help="where the results of a method without training (default: "
@@ -43,3 +45,36 @@ def get_eval_parser(description: Optional[str], tables: Iterable[str] = (),
     group.add_argument("--caption_root", default="caption",
                        help="holds DATASET/ with the labels of --figure graph and of SPARC's compounds")
     return parser
+
+
+_COLLECTING = {"table": ("table", "runs", "output_dir"), "curves": ("figure", "runs", "output_dir")}
+"""All that is read where finished runs are collected."""
+
+READ_IN_MODES: Dict[str, Tuple[str, ...]] = {
+    "runs": ("table", "curves"), "categories": ("maps", "tags"), "baseline": ("per_class",),
+    "image": ("tags", "masks", "maps"),
+    **dict.fromkeys(("method", "statistics"), ("evaluation", "tags")),
+    **dict.fromkeys(("zoom", "raw_cosine", "standardise", "zeta", "published_behaviour", "max_patches", "compounds"),
+                    ("evaluation",)),
+}
+"""What `eval.py` does when it reads a flag, for flags that it does not always read."""
+
+
+def mode_of(args: argparse.Namespace) -> str:
+    """What `eval.py` is asked to do: "table", the name of a figure, "tags" of photos, or "evaluation"."""
+    return "table" if args.table else args.figure or ("tags" if args.image else "evaluation")
+
+
+def check_mode(args: argparse.Namespace, typed: AbstractSet[str]) -> None:
+    """Raises DataError where a flag that was typed does nothing, or `--checkpoint` is missing."""
+    mode = mode_of(args)
+    name = {"evaluation": "an evaluation", "tags": "--image", "table": "--table"}.get(mode, f"--figure {mode}")
+    for flag in sorted(typed):
+        if mode not in READ_IN_MODES.get(flag, (mode,)) or flag not in _COLLECTING.get(mode, (flag,)):
+            raise DataError(f"--{flag} does nothing for {name}; leave it out")
+    if args.checkpoint is None and mode in ("maps", "per_class", "method", "tags") and args.method != "sparc":
+        raise DataError(f"--checkpoint is missing: {name} takes the checkpoint.pth of a BAC-GCN that a train script "
+                        "left in its output folder")
+    if args.checkpoint is not None and args.method != "clip" and mode in ("evaluation", "maps", "tags"):
+        for flag in sorted({"prompts", "zeta"} & typed):
+            raise DataError(f"--{flag} does nothing with --checkpoint, whose weights it went into; leave it out")

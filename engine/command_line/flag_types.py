@@ -38,6 +38,13 @@ def positive(text: str) -> float:
     return float(text)
 
 
+def nonnegative(text: str) -> float:
+    """A finite number from 0 on."""
+    if finite(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return float(text)
+
+
 def share(text: str) -> float:
     """A number from 0 to 1."""
     if not 0 <= float(text) <= 1:

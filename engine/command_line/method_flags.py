@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, Dict, List, Tuple
 
-from datasets.files import DataError
+from engine.command_line.flag_types import count, natural, positive, share
 
 TRAINED_METHODS = ("bac_gcn", "cdul", "tai_dpt")
 """What `--method` of a train script takes."""
@@ -25,7 +25,7 @@ def add_cdul_flags(parser: argparse.ArgumentParser, training: bool = True) -> No
     """CDUL's flags, or the one of its initialisation. Where nothing else is said, the paper gives no value and the
     default is our choice."""
     group = parser.add_argument_group("CDUL (--method cdul)")
-    group.add_argument("--zeta", type=float, default=0.5,
+    group.add_argument("--zeta", type=share, default=0.5,
                        help="a class counts at its best snippet from this probability on, else at its worst")
     if not training:
         return
@@ -33,17 +33,18 @@ def add_cdul_flags(parser: argparse.ArgumentParser, training: bool = True) -> No
                        help="ImageNet ResNet-101 as in the paper, or a linear head on the frozen CLIP, which is a port")
     group.add_argument("--resnet_weights", metavar="FILE",
                        help="torchvision's resnet101 state dict (default: ImageNet1K_V1, downloaded once)")
-    group.add_argument("--image_size", type=int, default=448, help="side of the ResNet's input")
-    group.add_argument("--psi_sigma", type=float, default=0.2,
+    group.add_argument("--image_size", type=count, default=448, help="side of the ResNet's input")
+    group.add_argument("--psi_sigma", type=positive, default=0.2,
                        help="width of the Gaussian around 0.5 that says which labels are refined")
-    group.add_argument("--warmup_epochs", type=int, default=5, help="epochs before the first refinement of the labels")
+    group.add_argument("--warmup_epochs", type=natural, default=5,
+                       help="epochs before the first refinement of the labels")
 
 
 def add_tai_dpt_flags(parser: argparse.ArgumentParser) -> None:
     """TaI-DPT's flags; the defaults are the authors'."""
     group = parser.add_argument_group("TaI-DPT (--method tai_dpt)")
-    group.add_argument("--num_context", type=int, default=16, help="learned tokens of each of the two contexts")
-    group.add_argument("--cosine_epochs", type=int, default=20, help="length of the learning rate's cosine")
+    group.add_argument("--num_context", type=count, default=16, help="learned tokens of each of the two contexts")
+    group.add_argument("--cosine_epochs", type=count, default=20, help="length of the learning rate's cosine")
 
 
 def add_tagclip_flags(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +53,7 @@ def add_tagclip_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--published_behaviour", action="store_true",
                        help="as the published script: boxes end one patch before the border, and the first box that "
                             "is thereby empty ends an image")
-    group.add_argument("--max_patches", type=int, default=4096,
+    group.add_argument("--max_patches", type=count, default=4096,
                        help="larger images are scaled down to so many patches; memory grows with the square")
 
 
@@ -67,16 +68,6 @@ def add_sparc_flags(parser: argparse.ArgumentParser) -> None:
                             "with those of the test images; needed with --image")
 
 
-def check_sparc(args: argparse.Namespace) -> None:
-    """Raises DataError where flags of SPARC or of its first step would do nothing."""
-    if args.method != "sparc" and (args.compounds or args.statistics):
-        raise DataError(f"--{'compounds' if args.compounds else 'statistics'} belongs to --method sparc")
-    if args.compounds and args.statistics:
-        raise DataError("--statistics holds the compounds that they were estimated with; leave --compounds out")
-    if args.standardise and (args.method != "clip" or args.raw_cosine):
-        raise DataError("--standardise ranks the cosines of --method clip, without --raw_cosine")
-
-
 def method_defaults(args: argparse.Namespace) -> Dict[str, Any]:
     """Defaults of a train script's shared flags where a method's differ from BAC-GCN's."""
     if args.method == "cdul":
@@ -86,12 +77,6 @@ def method_defaults(args: argparse.Namespace) -> Dict[str, Any]:
     if args.method == "tai_dpt":
         return {"epochs": 20, "batch_size": 512, "lr": 1e-4, "weight_decay": 5e-4}
     return {}
-
-
-def check_zoom(args: argparse.Namespace) -> None:
-    """Raises DataError where `--zoom` is asked for with a method that has no such extension."""
-    if args.zoom and args.method not in ("bac_gcn", "clip"):
-        raise DataError(f"--zoom is an extension of bac_gcn and clip; leave it out for --method {args.method}")
 
 
 def method_title(args: argparse.Namespace, trained: bool = True) -> str:

@@ -6,9 +6,10 @@ from typing import Any, Dict, List, Optional
 
 from datasets.captions.pseudo_labels import LABEL_KINDS
 from datasets.files import DataError, read_json
+from datasets.flag_parser import FlagParser
 from datasets.registry import DATASETS
 from engine.command_line.data_flags import add_data_flags, fill_defaults
-from engine.command_line.flag_types import count, describe, finite, natural, positive, share
+from engine.command_line.flag_types import count, describe, finite, natural, nonnegative, positive, share
 from engine.command_line.method_flags import (
     TRAINED_METHODS,
     add_cdul_flags,
@@ -16,6 +17,7 @@ from engine.command_line.method_flags import (
     method_defaults,
 )
 from engine.command_line.saved_flags import check_flags
+from engine.command_line.unread_flags import check_typed
 from models.bac_gcn import LOGITS
 from models.encoder import MASK_MODES, PATCH_ATTENTIONS
 from models.gcn import ACTIVATIONS, GCN_LAYERS
@@ -28,12 +30,9 @@ _OWN_FLAGS = ("output_dir", "config", "resume", "overwrite")
 """Flags that --config does not take from the other run."""
 
 
-
-
-
-def get_args_parser(dataset: Optional[str], description: Optional[str]) -> argparse.ArgumentParser:
+def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagParser:
     """The flags of a train script whose `--dataset` defaults to `dataset`; without one it must be given."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = FlagParser(description)
     add_data_flags(parser, dataset)
     group = parser.add_argument_group("run")
     group.add_argument("--method", choices=TRAINED_METHODS, default="bac_gcn",
@@ -51,7 +50,7 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> argpa
     group.add_argument("--epochs", type=count, default=16)
     group.add_argument("--batch_size", type=count, default=64)
     group.add_argument("--lr", type=positive, default=1e-3)
-    group.add_argument("--weight_decay", type=finite, default=0.0)
+    group.add_argument("--weight_decay", type=nonnegative, default=0.0)
     group.add_argument("--loss", choices=list(LOSSES), default="bce", help=describe(LOSSES))
     group.add_argument("--lr_schedule", choices=list(LR_SCHEDULES), default="constant", help=describe(LR_SCHEDULES))
 
@@ -60,7 +59,7 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> argpa
     group.add_argument("--labels", choices=list(LABEL_KINDS), default="scores", help=describe(LABEL_KINDS))
     group.add_argument("--adjacency", choices=ADJACENCIES, default="cooccurrence")
     group.add_argument("--edge_threshold", type=finite, default=0.0, help="cut edges of the caption graph below it")
-    group.add_argument("--global_edge", type=finite, default=1.0, help="weight of the global-local edges")
+    group.add_argument("--global_edge", type=nonnegative, default=1.0, help="weight of the global-local edges")
     group.add_argument("--normalisation", choices=NORMALISATIONS, default="row", help="of the adjacency")
     group.add_argument("--no_class_background_edges", action="store_true")
     group.add_argument("--no_backgrounds", action="store_true", help="class nodes and labels only")
@@ -111,23 +110,30 @@ def default_flags(dataset: str, method: str = "bac_gcn", backbone: Optional[str]
     What only a description would tell, such as where the images are, is VOC2007's for a dataset of the user's own.
     """
     dataset = dataset if dataset in DATASETS else "voc2007"
-    command = ["--method", method] + (["--backbone", backbone] if backbone else [])
+    command = ["--method", method] + (["--backbone", backbone] if backbone and method == "cdul" else [])
     return vars(parse_args(get_args_parser(dataset, None), command))
 
 
-def parse_args(parser: argparse.ArgumentParser, argv: Optional[List[str]] = None) -> argparse.Namespace:
+def parse_args(parser: FlagParser, argv: Optional[List[str]] = None) -> argparse.Namespace:
     """Parse a train script's command line; `--config` gives defaults first, the dataset's own come last.
 
     Raises:
-        DataError: the config file is missing or does not fit the flags.
+        DataError: the config file is missing or does not fit the flags, or a flag that was typed does nothing.
     """
-    config_path = parser.parse_args(argv).config
-    if config_path is not None:
-        config = read_json(config_path)
-        if not isinstance(config, dict):
-            raise DataError(f"{config_path}: not the config.json of a run")
-        values = check_flags(config_path, config.get("args"), parser)
-        parser.set_defaults(**{flag: value for flag, value in values.items() if flag not in _OWN_FLAGS})
-    else:
-        parser.set_defaults(**method_defaults(parser.parse_args(argv)))
-    return fill_defaults(parser.parse_args(argv))
+    given = parser.parse_args(argv)
+    config = _read_config(given.config, parser) if given.config is not None else {}
+    parser.set_defaults(**{flag: config[flag] for flag in ("method", "backbone") if flag in config})
+    parser.set_defaults(**method_defaults(parser.parse_args(argv)))  # also of flags that a config is older than
+    parser.set_defaults(**config)
+    args = parser.parse_args(argv)
+    check_typed(args, parser.typed(argv))
+    return fill_defaults(args)
+
+
+def _read_config(path: str, parser: FlagParser) -> Dict[str, Any]:
+    """The flags of another run's config.json, less those of its own."""
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise DataError(f"{path}: not the config.json of a run")
+    values = check_flags(path, config.get("args"), parser)
+    return {flag: value for flag, value in values.items() if flag not in _OWN_FLAGS}

@@ -12,6 +12,7 @@ import torch
 
 import clip
 from clip.model import CLIP, VisionTransformer
+from datasets.files import DataError
 from engine.process.distributed import is_main
 from models.encoder import FrozenEncoder
 
@@ -55,6 +56,18 @@ ENCODER_FLAGS = ("mask_share", "mask_threshold", "attention_layer", "mask_mode",
 
 
 def build_encoder(args: argparse.Namespace, clip_model: CLIP) -> FrozenEncoder:
-    """The frozen encoder that the flags ask for; of what a command has no flags, the defaults."""
+    """The frozen encoder that the flags ask for; of what a command has no flags, the defaults.
+
+    Raises:
+        DataError: they ask for patches or a layer that this CLIP does not have.
+    """
+    rows, columns = clip_model.visual.grid(clip_model.visual.input_resolution, clip_model.visual.input_resolution)
+    if getattr(args, "k", 1) > rows * columns:
+        raise DataError(f"--k {args.k}: {args.model_path} makes {rows * columns} patches of an image; "
+                        "choose at most so many")
+    layers = len(clip_model.visual.transformer.resblocks)
+    if not -layers <= getattr(args, "attention_layer", -1) < layers:
+        raise DataError(f"--attention_layer {args.attention_layer}: {args.model_path} has the layers 0 to "
+                        f"{layers - 1}, or -1 to {-layers} from the last")
     given = {flag: getattr(args, flag) for flag in ENCODER_FLAGS if hasattr(args, flag)}
     return FrozenEncoder(clip_model, **given, compiled=args.compile)

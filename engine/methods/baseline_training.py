@@ -4,15 +4,14 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from typing import Callable, Dict, List, Protocol, Sequence
+from typing import Callable, Dict, List, Protocol, Sequence, Union
 
 import torch
 from torch import Tensor, nn
 
 from datasets.files import DataError
 from datasets.registry import DatasetSpec
-from datasets.split_file import read_image_ids
-from engine.command_line.method_flags import check_zoom
+from datasets.split_file import ImageList, read_image_ids
 from engine.evaluation.evaluation_set import EvaluationSet, Scored, load_evaluation_set
 from engine.evaluation.metrics import average_precision, mean_ap, summarise
 from engine.features.frozen_clip import clip_facts
@@ -20,6 +19,7 @@ from engine.methods.cdul_training import CDULTraining
 from engine.methods.tai_dpt_training import TaIDPTTraining
 from engine.process.distributed import world
 from engine.process.reproducibility import seed_everything
+from engine.training.provenance import data_facts
 from engine.training.run import Run
 from models.baselines.zero_shot import zero_shot_scores
 
@@ -34,6 +34,10 @@ class Training(Protocol):
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         """What trains it."""
+
+    @property
+    def data(self) -> Sequence[Union[ImageList, Tensor]]:
+        """What is trained on, to be told from other data."""
 
     @property
     def skipped(self) -> List[str]:
@@ -62,15 +66,15 @@ def train_baseline(args: argparse.Namespace, spec: DatasetSpec, device: torch.de
     """Train `--method cdul` or `tai_dpt`. Of the training images the ids alone are read, never the labels.
 
     Raises:
-        DataError: `--zoom`, which is not an extension of these, or several processes.
+        DataError: several processes, or a loss that is not finite.
     """
-    check_zoom(args)
     if world().size > 1:
         raise DataError(f"--method {args.method} trains in a single process; start the script without torchrun")
     test = load_evaluation_set(args, spec, device)
     seed_everything(args.seed, device)
     training = TRAININGS[args.method](test, read_image_ids(args.train_split_file))
     run = Run(args, list(spec.classes), {**clip_facts(test.clip_model),
+                                         **data_facts(*training.data, test.images, test.targets),
                                          "skipped_images": training.skipped + test.skipped})
     run.restore(training.model, training.optimizer)
 

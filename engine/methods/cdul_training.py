@@ -124,6 +124,7 @@ class CDULTraining:
         self.args, self.device = test.args, test.device
         train_ids, self.skipped = readable(train_ids, self.args.train_img_root, self.args)
         train_images = ImageList(self.args.train_img_root, train_ids, test.images.transform)
+        self.data = [train_images]
         train_views = encode_views(test.clip_model, train_images, "train", self.args)
         test_views = encode_views(test.clip_model, test.images, "test", self.args)
         self.test_globals = test_views[:, 0]

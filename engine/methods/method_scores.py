@@ -9,7 +9,7 @@ from torch import Tensor
 
 from datasets.files import DataError, PathLike, write_json
 from datasets.split_file import ImageList
-from engine.command_line.method_flags import WITHOUT_TRAINING, check_sparc, check_zoom, method_title
+from engine.command_line.method_flags import WITHOUT_TRAINING, method_title
 from engine.evaluation.evaluation_set import EvaluationSet, Scored, check_weights
 from engine.evaluation.zoom import zoomed, zoomed_logits
 from engine.features.extraction import extract_features
@@ -37,11 +37,9 @@ def score_test_images(test: EvaluationSet, trained: Optional[Checkpoint]) -> Sco
         trained: the checkpoint, where there is one.
 
     Raises:
-        DataError: the method needs a checkpoint, or is asked for `--zoom` and has none.
+        DataError: the method needs a checkpoint.
     """
     method = test.args.method
-    check_zoom(test.args)
-    check_sparc(test.args)
     if trained is None:
         if method not in WITHOUT_TRAINING:
             raise DataError(f"--checkpoint is missing: {method} is trained first, by the dataset's train script; "

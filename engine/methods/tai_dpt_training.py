@@ -114,6 +114,7 @@ class TaIDPTTraining:
         self.test, self.args = test, test.args
         self.skipped: List[str] = []
         self.texts = load_texts(test, train_ids)
+        self.data = [self.texts.tokens, self.texts.positive]
         self.bank = TextBank(test.clip_model, self.texts.tokens, self.args.encode_batch_size)
         self.model = DualPrompts(test.clip_model, test.spec.prompt_names(test.spec.classes), self.args.num_context)
         self.optimizer = torch.optim.SGD(self.model.parameters(), self.args.lr, momentum=0.9,

@@ -4,7 +4,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import platform
 import shutil
 import time
 from pathlib import Path
@@ -17,9 +16,9 @@ from datasets.files import DataError, atomic_write, shorten, write_json
 from datasets.registry import DatasetSpec
 from engine.command_line.method_flags import method_title
 from engine.process.distributed import barrier, from_main, is_main
-from engine.process.reproducibility import git_revision
 from engine.results.tables import results_table
 from engine.training.checkpoint import Progress, load_checkpoint, load_optimizer, load_weights
+from engine.training.provenance import write_config
 
 _FREE_FLAGS = frozenset((
     "output_dir", "config", "resume", "overwrite", "unlabelled_test", "epochs", "device", "num_workers", "feature_root",
@@ -27,14 +26,15 @@ _FREE_FLAGS = frozenset((
     "activation"))
 """Flags that may differ between the parts of one run: they do not change what an epoch computes."""
 
+_DATA_FLAGS = frozenset((
+    "train_img_root", "train_split_file", "val_img_root", "val_split_file", "model_path", "caption_root",
+    "resnet_weights"))
+"""Flags that say where data lie; free as well where a digest tells that the data are the same."""
 
 _RESULT_FILES = ("checkpoint.pth", "best.pth", "log.txt", "config.json", "result.json")
 
 SAVE_SECONDS = 60
 """Time between checkpoints within an epoch: on one CPU core an epoch of COCO takes over 20 minutes."""
-
-
-
 
 
 class Run:
@@ -47,7 +47,10 @@ class Run:
     Args:
         args: the parsed command line.
         categories: names of the classes and backgrounds, to be checked when a checkpoint is read.
-        facts: what else belongs into config.json and the checkpoints, such as the digest of the weights.
+        facts: what else belongs into config.json and the checkpoints: digests of the weights and of the data.
+
+    Raises:
+        DataError: what is in the folder, or in the checkpoint to go on from, is of another run.
     """
 
     def __init__(self, args: argparse.Namespace, categories: List[str], facts: Dict[str, Any]) -> None:
@@ -59,10 +62,9 @@ class Run:
         self.result: Dict[str, Any] = {}
         self.progress = Progress()
         self.writer: Optional[SummaryWriter] = None
-        if args.overwrite:
-            from_main(self._remove_results)
         self._source = self._find_source(args.resume)
         self._checkpoint = self._read_source()
+        self._best_before = self._find_best()
         self._saved_at = time.monotonic()
         barrier()  # what is there was read by all processes
         if is_main():
@@ -73,25 +75,59 @@ class Run:
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
 
+    @property
+    def _goes_on_here(self) -> bool:
+        """Whether the checkpoint to go on from is in the run's own folder."""
+        return self._source is not None and self._source.parent.resolve() == self.folder.resolve()
+
     def _open(self) -> None:
-        if self._source is None or self._source.parent.resolve() != self.folder.resolve():
+        if not self._goes_on_here:
+            self._remove_results()
             shutil.rmtree(self.crop_folder, ignore_errors=True)  # crops that other weights found
         self.folder.mkdir(parents=True, exist_ok=True)
         for unfinished in self.folder.rglob(".*.part"):  # of a process that was killed while it wrote
             unfinished.unlink()
-        write_json(self.folder / "config.json", {
-            "args": self.args, "git_revision": git_revision(), "python": platform.python_version(),
-            "torch": torch.__version__, "categories": self.categories, **self.facts}, indent=1)
-        self.writer = SummaryWriter(str(self.folder / "tensorboard"),
-                                    purge_step=self._checkpoint["epoch"] + 1 if self._checkpoint else None)
+        if self._best_before is not None:
+            with atomic_write(self.folder / "best.pth", "wb") as file:
+                file.write(self._best_before.read_bytes())
+        epoch = self._checkpoint["epoch"] if self._checkpoint else 0
+        finished = self._checkpoint is not None and epoch >= self.args["epochs"]
+        write_config(self.folder, {"args": self.args, "categories": self.categories, **self.facts}, self._source, epoch,
+                     finished)
+        if not finished:
+            self.writer = SummaryWriter(str(self.folder / "tensorboard"),
+                                        purge_step=epoch + 1 if self._checkpoint else None)
 
     def _find_source(self, resume: Optional[str]) -> Optional[Path]:
         """The checkpoint to go on from. Once a run that was started by --resume has its own, it goes on from that."""
         own = self.folder / "checkpoint.pth"
-        if resume is None:
-            return own if own.exists() else None
-        resumed_before = own.exists() and load_checkpoint(own)["args"].get("resume") == resume
-        return own if resumed_before else Path(resume)
+        if self.args["overwrite"]:
+            if resume is not None and Path(resume).resolve().parent == self.folder.resolve():
+                raise DataError(f"{resume}: --overwrite would remove it; leave --overwrite out to go on from it, or "
+                                "choose another --output_dir")
+            return None if resume is None else Path(resume)
+        if resume is None or not own.exists() or Path(resume).resolve() == own.resolve():
+            return Path(resume) if resume is not None else own if own.exists() else None
+        if load_checkpoint(own)["args"].get("resume") != resume:
+            raise DataError(f"{self.folder}: holds another run, which did not begin with --resume {resume}; choose "
+                            "another --output_dir, or --overwrite that run")
+        return own
+
+    def _find_best(self) -> Optional[Path]:
+        """The file to take over as best.pth where the run goes on from another folder: the best epoch up to there."""
+        if self._checkpoint is None or self._source is None or self._goes_on_here or not self._checkpoint["history"]:
+            return None
+        history = self._checkpoint["history"]
+        if "mAP" not in history[-1]:  # without test labels there is no best.pth
+            return None
+        best = _best_epoch(history)["epoch"]
+        if best == len(history) and not self._checkpoint["progress"]["batches"]:
+            return self._source
+        beside = self._source.parent / "best.pth"
+        if beside.exists() and load_checkpoint(beside)["history"] == history[:best]:
+            return beside
+        raise DataError(f"{self._source}: its best epoch is {best} of {len(history)}, and the best.pth beside it is "
+                        "missing or of another epoch; put that one there, or go on in the run's own folder")
 
     def _read_source(self) -> Optional[Dict[str, Any]]:
         path = self._source
@@ -106,12 +142,17 @@ class Run:
         free = _FREE_FLAGS if self.args.get("lr_schedule", "constant") == "constant" else _FREE_FLAGS - {"epochs"}
         if self.args.get("labels") == "fused":  # with tiles as a view
             free -= {"zoom"}
+        if "data_sha256" in checkpoint:  # an earlier version kept no digest
+            free |= _DATA_FLAGS
         for flag, value in checkpoint["args"].items():
             if flag not in free and self.args.get(flag, value) != value:
                 raise DataError(f"{path}: made with --{flag} {value}, not {self.args[flag]}; {advice}")
         for name, value in self.facts.items():
             found = checkpoint.get(name, value)  # younger facts are absent; the digest of the weights never is
             if type(found) is not type(value) or found != value:
+                if name == "data_sha256":
+                    raise DataError(f"{path}: made with other images, test labels or captions than --train_split_file, "
+                                    f"--val_split_file and --caption_root name; {advice}")
                 raise DataError(f"{path}: made with {name} {shorten(str(found))}, not "
                                 f"{shorten(str(value))}; {advice}")
         return checkpoint
@@ -158,7 +199,7 @@ class Run:
     @property
     def best(self) -> Dict[str, float]:
         """The epoch with the highest test mAP; the first of them if several share it. Without test labels the last."""
-        return max(self.history, key=lambda record: record.get("mAP", record["epoch"]))
+        return _best_epoch(self.history)
 
     @property
     def save_is_due(self) -> bool:
@@ -214,8 +255,9 @@ class Run:
                   "best_mAP": self.best.get("mAP"), "best_epoch": self.best["epoch"], "zero_shot_mAP": zero_shot,
                   "zoom_mAP": zoomed}
         self.result = result
-        if self.writer:
+        if is_main():
             write_json(self.folder / "result.json", result, indent=1)
+        if self.writer:
             self.writer.close()
         barrier()  # from here on all processes find the folder finished
         print(results_table(spec, result))
@@ -235,3 +277,7 @@ class Run:
                     earlier[epoch] = text
         with atomic_write(path) as file:
             file.writelines(f"{text}\n" for text in (*earlier.values(), json.dumps(line)))
+
+
+def _best_epoch(history: Sequence[Dict[str, float]]) -> Dict[str, Any]:
+    return max(history, key=lambda record: record.get("mAP", record["epoch"]))

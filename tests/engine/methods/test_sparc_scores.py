@@ -73,9 +73,9 @@ def test_faulty_compounds_are_refused(tmp_path, line, message):
 
 
 @pytest.mark.parametrize("flags, message", [
-    (["--method", "clip", "--compounds", "x"], "--method sparc"),
+    (["--method", "clip", "--compounds", "x"], "a flag of sparc"),
     (["--method", "clip", "--standardise", "--raw_cosine"], "--standardise"),
-    (["--method", "sparc", "--compounds", "x", "--statistics", "y"], "leave --compounds out"),
+    (["--method", "sparc", "--compounds", "x", "--statistics", "y"], "--compounds does nothing with --statistics y"),
     (["--method", "sparc", "--statistics", "nowhere.npz"], "no such file"),
     (["--method", "sparc", "--caption_root", "nowhere"], "caption.py --dataset voc2007"),
     (["--method", "sparc", "--zoom", "2"], "--zoom"),

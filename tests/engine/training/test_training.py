@@ -18,7 +18,8 @@ from tests.conftest import REPOSITORY
 
 TRAIN_SCRIPTS = {"train_voc07": "voc2007", "train_v12": "voc2012", "train_c14": "coco2014", "train_nus": "nuswide",
                  "train_mini": "mini", "train_custom": None}
-SHORT = ["--epochs", "4", "--reso_epoch", "3", "--batch_size", "8", "--epsilon", "0.4"]
+SHORT = ["--epochs", "4", "--batch_size", "8"]
+RESO = ["--reso_epoch", "3", "--epsilon", "0.4"]
 
 
 def run_script(name: str, *flags) -> None:
@@ -31,7 +32,8 @@ def run_script(name: str, *flags) -> None:
 
 
 def train(world, output_dir: Path, *flags) -> Path:
-    run_script("train_voc07", *world.flags, "--output_dir", output_dir, *SHORT, *flags)
+    reso = [] if "--no_reso" in flags else RESO
+    run_script("train_voc07", *world.flags, "--output_dir", output_dir, *SHORT, *reso, *flags)
     return output_dir
 
 
@@ -166,7 +168,8 @@ def two_epochs(tiny_world, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_every_ablation_trains_and_changes_the_run(tiny_world, two_epochs, tmp_path, ablation):
-    run = train(tiny_world, tmp_path / "run", *TWO_EPOCHS, *ablation.split())
+    short = ["--epochs", "2"] if ablation == "--no_reso" else TWO_EPOCHS
+    run = train(tiny_world, tmp_path / "run", *short, *ablation.split())
     assert log(run) != log(two_epochs)
     run_script("eval", "--checkpoint", run / "checkpoint.pth")
 

@@ -1,0 +1,30 @@
+"""The command line parser of every script."""
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn, Optional, Sequence, Set
+
+
+class FlagParser(argparse.ArgumentParser):
+    """Takes no abbreviations, and says what is wrong in one line.
+
+    Args:
+        description: shown by `--help` as it is.
+        prog: the command, where it is not the name of the script.
+    """
+
+    def __init__(self, description: Optional[str] = None, prog: Optional[str] = None) -> None:
+        super().__init__(prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+                         allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2 and one line that says the way to `--help`."""
+        command = self.prog if self.prog.startswith("python") else f"python {self.prog}"
+        self.exit(2, f"error: {message}; `{command} --help` lists the flags\n")
+
+    def typed(self, argv: Optional[Sequence[str]] = None) -> Set[str]:
+        """Names of the flags that stand on the command line itself, whatever the defaults are."""
+        absent = object()
+        names = {action.dest for action in self._actions}
+        given = self.parse_args(argv, argparse.Namespace(**dict.fromkeys(names, absent)))
+        return {name for name, value in vars(given).items() if value is not absent}

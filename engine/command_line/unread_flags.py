@@ -1,0 +1,78 @@
+"""Flags that would do nothing: which methods read which flags, and which flags switch others off."""
+from __future__ import annotations
+
+import argparse
+from typing import AbstractSet, Any, Dict, Optional, Tuple
+
+from datasets.files import DataError
+
+_BAC_GCN = (
+    "loss", "lr_schedule", "labels", "adjacency", "edge_threshold", "global_edge", "normalisation",
+    "no_class_background_edges", "no_backgrounds", "mask_share", "mask_threshold", "attention_layer", "mask_mode",
+    "no_masked_globals", "k", "frozen_kernel", "no_gcn", "gcn_layer", "gcn_depth", "gcn_width", "gcn_activation",
+    "no_residual", "logits", "logit_scale", "reso_epoch", "no_reso", "gamma", "epsilon", "positive_threshold",
+    "crop_min_side", "crop_labels")
+
+READ_BY: Dict[str, Tuple[str, ...]] = {
+    **dict.fromkeys(_BAC_GCN, ("bac_gcn",)),
+    **dict.fromkeys(("backbone", "resnet_weights", "image_size", "psi_sigma", "warmup_epochs", "zeta"), ("cdul",)),
+    **dict.fromkeys(("num_context", "cosine_epochs"), ("tai_dpt",)),
+    **dict.fromkeys(("published_behaviour", "max_patches"), ("tagclip",)),
+    **dict.fromkeys(("precision", "compile", "patch_dtype"), ("bac_gcn", "tai_dpt", "clip", "sparc")),
+    "patch_attention": ("bac_gcn", "tai_dpt"),
+    "zoom": ("bac_gcn", "clip"),
+    **dict.fromkeys(("raw_cosine", "standardise"), ("clip",)),
+    **dict.fromkeys(("compounds", "statistics"), ("sparc",)),
+}
+"""The methods that read a flag, for flags that not all of them read."""
+
+READ_BY_ALL = frozenset((
+    "method", "dataset", "train_img_root", "train_split_file", "val_img_root", "val_split_file", "unlabelled_test",
+    "model_path", "activation", "caption_root", "feature_root", "output_dir", "device", "num_workers",
+    "encode_batch_size", "no_feature_store", "skip_unreadable", "prompts", "config", "resume", "overwrite", "seed",
+    "seeds", "epochs", "batch_size", "lr", "weight_decay"))
+"""Flags of every method. Those that say where data are may be given to all, whether or not a method looks there."""
+
+_ANY = object()
+_GRAPH = ("edge_threshold", "global_edge", "normalisation", "no_class_background_edges")
+
+SWITCHED_OFF: Tuple[Tuple[str, Any, Tuple[str, ...]], ...] = (
+    ("no_reso", True, ("reso_epoch", "gamma", "epsilon", "positive_threshold", "crop_min_side", "crop_labels")),
+    ("no_gcn", True, ("gcn_layer", "gcn_depth", "gcn_width", "gcn_activation", "no_residual", "adjacency", *_GRAPH)),
+    ("adjacency", "identity", _GRAPH),
+    ("gcn_depth", 1, ("gcn_width", "gcn_activation")),
+    ("no_backgrounds", True, ("no_class_background_edges",)),
+    ("no_masked_globals", True, ("mask_share", "mask_threshold", "attention_layer", "mask_mode")),
+    ("mask_threshold", _ANY, ("mask_share",)),
+    ("backbone", "clip", ("resnet_weights", "image_size")),
+    ("no_feature_store", True, ("patch_dtype",)),
+    ("raw_cosine", True, ("standardise",)),
+    ("statistics", _ANY, ("compounds",)),
+)
+"""(flag, value, flags that do nothing beside it)."""
+
+
+def why_unread(args: argparse.Namespace, flags: AbstractSet[str]) -> Optional[str]:
+    """Why one of `flags` does nothing with all the flags in `args`; None where each of them does something."""
+    for flag in sorted(flags):
+        readers = READ_BY.get(flag)
+        if readers and args.method not in readers:
+            return f"--{flag} does nothing with --method {args.method}: it is a flag of {' and '.join(readers)}"
+    for switch, value, switched_off in SWITCHED_OFF:
+        actual = getattr(args, switch, None)
+        if actual is not None and (value is _ANY or actual == value):
+            for flag in switched_off:
+                if flag in flags:
+                    return f"--{flag} does nothing with --{switch}{'' if actual is True else f' {actual}'}"
+    return None
+
+
+def check_typed(args: argparse.Namespace, typed: AbstractSet[str]) -> None:
+    """Refuse flags that the user typed and that do nothing. Those of a config or a checkpoint may be of another method.
+
+    Raises:
+        DataError: with the first of them.
+    """
+    reason = why_unread(args, typed)
+    if reason:
+        raise DataError(f"{reason}; leave it out")
