@@ -6,11 +6,13 @@ import dataclasses
 import hashlib
 import sys
 import warnings
+from pathlib import Path
 from typing import Any, Dict, Union
 
 import torch
 
 import clip
+from clip.clip import OPEN_CLIP_FILES, TRANSFORMERS_FILES
 from clip.model import CLIP, VisionTransformer
 from datasets.files import DataError
 from engine.process.distributed import is_main
@@ -26,6 +28,12 @@ def load_clip(args: argparse.Namespace, device: torch.device) -> CLIP:
         if is_main():
             print(f"warning: {warning.message}", file=sys.stderr)
     return model
+
+
+def weights_name(model_path: str) -> str:
+    """What tables call the weights of a path: the file, or its folder where every folder has a file of that name."""
+    path = Path(model_path)
+    return path.parent.name or path.name if path.name in (*TRANSFORMERS_FILES, *OPEN_CLIP_FILES) else path.name
 
 
 def weights_digest(model: Union[CLIP, VisionTransformer]) -> str:

@@ -14,7 +14,7 @@ from engine.evaluation.evaluation_set import EvaluationSet, Scored, check_weight
 from engine.evaluation.zoom import zoomed, zoomed_logits
 from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
-from engine.features.frozen_clip import clip_facts
+from engine.features.frozen_clip import clip_facts, weights_name
 from engine.features.text_embeddings import encode_words
 from engine.features.tiles import Tiles
 from engine.methods.cdul_training import cdul_initial_scores, cdul_logits
@@ -94,5 +94,5 @@ def write_result(folder: PathLike, test: EvaluationSet, mean_average_precision: 
         "args": vars(args), "git_revision": git_revision(), **facts, "skipped_images": test.skipped}, indent=1)
     write_json(Path(folder) / "result.json", {
         "dataset": test.spec.name, "method": args.method, "title": method_title(args, trained=False),
-        "weights": Path(args.model_path).name, "activation": facts["activation"], "seed": 0, "epochs": 0,
+        "weights": weights_name(args.model_path), "activation": facts["activation"], "seed": 0, "epochs": 0,
         "last_mAP": mean_average_precision}, indent=1)

@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from datasets.files import DataError, atomic_write, shorten, write_json
 from datasets.registry import DatasetSpec
 from engine.command_line.method_flags import method_title
+from engine.features.frozen_clip import weights_name
 from engine.process.distributed import barrier, from_main, is_main
 from engine.results.tables import results_table
 from engine.training.checkpoint import Progress, load_checkpoint, load_optimizer, load_weights
@@ -248,8 +249,8 @@ class Run:
             zoomed: mAP of the last epoch with `--zoom`, where it was asked for.
         """
         result = {"dataset": spec.name, "method": self.args["method"],
-                  "title": method_title(argparse.Namespace(**self.args)), "weights": Path(self.args["model_path"]).name,
-                  "activation": self.facts.get("activation"),
+                  "title": method_title(argparse.Namespace(**self.args)),
+                  "weights": weights_name(self.args["model_path"]), "activation": self.facts.get("activation"),
                   "seed": self.args["seed"], "epochs": self.history[-1]["epoch"],
                   "last_mAP": self.history[-1].get("mAP"),
                   "best_mAP": self.best.get("mAP"), "best_epoch": self.best["epoch"], "zero_shot_mAP": zero_shot,

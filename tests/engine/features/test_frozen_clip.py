@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import clip
-from engine.features.frozen_clip import load_clip, weights_digest
+from engine.features.frozen_clip import load_clip, weights_digest, weights_name
 from tests.engine.training.test_training import run_script
 
 
@@ -35,6 +35,14 @@ def test_digests_of_openais_models_are_those_of_their_weights_alone(tiny_world) 
                               torch.load(tiny_world.path("--model_path"), weights_only=True).items()})
     assert weights_digest(model.visual) == (
         "75ea3ac1c98ef09ee0a8d24175752c64e5fa4dd0517089496023b96b356cca65")
+
+
+@pytest.mark.parametrize(("path", "name"), [
+    ("a/ViT-B-16.pt", "ViT-B-16.pt"), ("openai/clip-vit-base-patch16", "clip-vit-base-patch16"),
+    ("a/laion/open_clip_pytorch_model.bin", "laion"), ("model.safetensors", "model.safetensors"),
+])
+def test_weights_go_by_the_name_that_tells_them_apart(path: str, name: str) -> None:
+    assert weights_name(path) == name
 
 
 def test_what_is_assumed_is_one_line(tiny_world, capsys) -> None:
