@@ -10,7 +10,7 @@ from pathlib import Path
 
 from datasets.captions.io import load_captions
 from datasets.captions.label_files import write_counts, write_labels, write_scores
-from datasets.captions.labels import count_co_occurrence, merge_prompts, read_captions
+from datasets.captions.labels import count_co_occurrence, merge_prompts, read_captions, unnamed_classes
 from datasets.files import PathLike
 from datasets.filter.lexicon import SYNONYM_ROOT, load_lexicon
 from datasets.filter.matcher import CategoryMatcher
@@ -32,7 +32,7 @@ def filter_captions(spec: DatasetSpec, caption_root: PathLike, output_root: Path
 
     Args:
         spec: the dataset.
-        caption_root: holds `<dataset>/<dataset>_captions.json` and `..._re_captions.json`.
+        caption_root: holds `<dataset>/<dataset>_captions.json`, `.jsonl` or `.csv`, and `..._re_captions.*` if any.
         output_root: gets `<dataset>/train_*.json`.
         scores: whether to write `train_label_scores.json`, too.
         synonym_root: the folder of the synonym files.
@@ -48,10 +48,14 @@ def filter_captions(spec: DatasetSpec, caption_root: PathLike, output_root: Path
     read = read_captions(captions, matcher, words=scores)
     num_images = len(captions)
     del captions  # the texts are the largest thing in memory, and all is read
-    labels = merge_prompts(read.names)
+    labels = merge_prompts(read)
     folder = Path(output_root) / spec.name
     write_labels(folder, labels)
-    write_counts(folder, count_co_occurrence(labels, len(spec.categories)), spec.categories)
+    counted = count_co_occurrence(labels, len(spec.categories))
+    write_counts(folder, counted, spec.categories)
+    warning = unnamed_classes(spec.classes, counted.counts)
+    if warning:
+        print(warning)
     if scores:
         from datasets.captions.scores import score_images  # numpy and scipy, which labels alone do not need
 

@@ -1,12 +1,13 @@
-"""Caption files: `<caption_root>/<dataset>/<dataset>_captions.json` and `..._re_captions.json`."""
+"""The captions of a dataset: `<caption_root>/<dataset>/<dataset>_captions.*` and `..._re_captions.*`."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, List, NamedTuple
+from typing import Dict, List, NamedTuple, Optional
 
+from datasets.captions.own_files import FORMATS, read_any_captions
 from datasets.captions.prompts import NUM_PROMPTS
-from datasets.files import DataError, PathLike, read_json
-from datasets.registry import how_to_caption
+from datasets.files import DataError, PathLike
+from datasets.registry import DATASETS, how_to_caption
 
 Captions = Dict[str, List[str]]
 """Image id to its captions."""
@@ -19,66 +20,78 @@ class CaptionPaths(NamedTuple):
     re: Path
 
 
+class CaptionSet(Captions):
+    """Image id to all captions of the image: the first captions, then as many re-captions where there are any.
+
+    Args:
+        first: the first captions, one to any number an image.
+        re_captions: of the same images, as many for each.
+    """
+
+    def __init__(self, first: Captions, re_captions: Optional[Captions] = None) -> None:
+        super().__init__(first if re_captions is None else
+                         {image_id: texts + re_captions[image_id] for image_id, texts in first.items()})
+        self.has_re_captions = re_captions is not None
+
+    def num_first(self, image_id: str) -> int:
+        """How many of the image's captions are first captions."""
+        return len(self[image_id]) // (2 if self.has_re_captions else 1)
+
+
 def caption_paths(caption_root: PathLike, dataset: str) -> CaptionPaths:
     """The paths of a dataset's caption files in the authors' layout."""
     folder = Path(caption_root) / dataset
     return CaptionPaths(folder / f"{dataset}_captions.json", folder / f"{dataset}_re_captions.json")
 
 
-def read_caption_file(path: PathLike, missing: str = "") -> Captions:
-    """Read one caption file: `{image_id: [six strings]}`. Ids lose the trailing dot of the authors' files.
-
-    Args:
-        path: the file.
-        missing: what the user can do when the file is not there.
+def find_captions(caption_root: PathLike, dataset: str) -> Optional[Path]:
+    """The file of a dataset's first captions in whichever format; None where there is none.
 
     Raises:
-        DataError: the file is missing, is no JSON, or an image has anything but six strings.
+        DataError: there is more than one.
     """
-    content = read_json(path, missing)
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected an object that maps image ids to lists of {NUM_PROMPTS} captions, "
-                        f"found {_json_kind(content)}")
-    captions: Captions = {}
-    for key, texts in content.items():
-        if not isinstance(texts, list):
-            raise DataError(f"{path}: image {key!r} has {_json_kind(texts)} in place of {NUM_PROMPTS} captions")
-        if len(texts) != NUM_PROMPTS:
-            raise DataError(f"{path}: image {key!r} has {len(texts)} captions, expected {NUM_PROMPTS}, one a prompt; "
-                            "caption the image again")
-        for number, text in enumerate(texts, 1):
-            if not isinstance(text, str):
-                raise DataError(f"{path}: caption {number} of image {key!r} is {_json_kind(text)}, expected a string")
-        image_id = key[:-1] if key.endswith(".") else key
-        if image_id in captions:
-            raise DataError(f"{path}: image {image_id!r} is listed twice, with and without a trailing dot; keep one")
-        captions[image_id] = texts
-    if not captions:
-        raise DataError(f"{path}: holds no image; caption the images first")
-    return captions
+    return _find(caption_paths(caption_root, dataset).first)
 
 
-def load_captions(caption_root: PathLike, dataset: str) -> Captions:
-    """The twelve captions of every image of a dataset: six first captions, then six re-captions.
+def load_captions(caption_root: PathLike, dataset: str) -> CaptionSet:
+    """All captions of every image of a dataset.
 
-    Both files must hold the same images: a half-finished captioning run must not pass as a finished one.
+    Re-captions are optional, except in the six-prompt layout (JSON, six captions an image) of a dataset that comes with
+    the code or beside the journal of a captioning run: a half-finished run must not pass as a finished one.
 
     Raises:
-        DataError: a file is missing or malformed, or an image is in only one of the two.
+        DataError: a file is missing or malformed, there are two formats of it, or first captions and re-captions
+            are not of the same images and as many for each.
     """
     paths = caption_paths(caption_root, dataset)
-    hint = f"Get it with {how_to_caption(dataset)}; or give its folder as --caption_root"
-    first = read_caption_file(paths.first, hint)
-    re_captions = read_caption_file(paths.re, hint)
-    for path, only, other in ((paths.re, first, re_captions), (paths.first, re_captions, first)):
+    hint = (f"Get it with {how_to_caption(dataset)}; or give its folder as --caption_root, or write captions of your "
+            "own as docs/captions.md describes")
+    path, re_path = _find(paths.first) or paths.first, _find(paths.re)
+    first = read_any_captions(path, hint)
+    if re_path is None:
+        if not _needs_re_captions(path, dataset, first):
+            return CaptionSet(first)
+        re_path = paths.re
+    re_captions = read_any_captions(re_path, hint)
+    for other_path, only, other in ((re_path, first, re_captions), (path, re_captions, first)):
         missing = only.keys() - other.keys()
         if missing:
-            raise DataError(f"{path}: {len(missing)} of {len(only)} images are not in this file, the first is "
+            raise DataError(f"{other_path}: {len(missing)} of {len(only)} images are not in this file, the first is "
                             f"{min(missing)!r}; finish the captioning run")
-    return {image_id: texts + re_captions[image_id] for image_id, texts in first.items()}
+    for image_id, texts in first.items():
+        if len(texts) != len(re_captions[image_id]):
+            raise DataError(f"{re_path}: image {image_id!r} has {len(re_captions[image_id])} re-captions, but "
+                            f"{len(texts)} captions in {path.name}; caption the image again")
+    return CaptionSet(first, re_captions)
 
 
-def _json_kind(value: object) -> str:
-    if value is None:
-        return "null"
-    return {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}.get(type(value), "a number")
+def _needs_re_captions(path: Path, dataset: str, first: Captions) -> bool:
+    made_here = dataset in DATASETS or any(path.parent.glob(f"{dataset}_captions.shard*.jsonl"))
+    return made_here and path.suffix == ".json" and {len(texts) for texts in first.values()} == {NUM_PROMPTS}
+
+
+def _find(path: Path) -> Optional[Path]:
+    found = [path.with_suffix(suffix) for suffix in FORMATS if path.with_suffix(suffix).exists()]
+    if len(found) > 1:
+        raise DataError(f"{found[0]}: {found[1].name} is there as well; keep one of them")
+    return found[0] if found else None

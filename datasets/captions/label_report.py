@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from datasets.captions.io import load_captions
 from datasets.captions.labels import CoOccurrence, count_co_occurrence, merge_prompts, read_captions
-from datasets.captions.prompts import NUM_PROMPTS, QUESTION_STEMS
+from datasets.captions.prompts import QUESTION_STEMS
 from datasets.captions.scores import score_images
 from datasets.files import DataError, PathLike
 from datasets.filter.grammar import FUNCTION_WORDS, PUNCTUATION, tokenise
@@ -72,7 +72,7 @@ def report(spec: DatasetSpec, caption_root: PathLike, output_root: PathLike, tru
     print(f"{spec.title}: {len(captions):,} images, {sum(map(len, captions.values())):,} captions")
     read = read_captions(captions, matcher, words=bool(truth))
     del captions  # the texts are the largest thing in memory, and all is read
-    labels = merge_prompts(read.names)
+    labels = merge_prompts(read)
     counted = count_co_occurrence(labels, len(spec.categories))
     if truth:
         print()
@@ -80,7 +80,7 @@ def report(spec: DatasetSpec, caption_root: PathLike, output_root: PathLike, tru
         votes = np.zeros((len(labels), len(spec.categories)))
         for row, lists in enumerate(labels.values()):
             for named in lists:
-                votes[row, named] += 1 / NUM_PROMPTS
+                votes[row, named] += 1 / len(lists)
         scores = score_images(read, len(spec.categories))
         _print_quality(spec, targets, measure(votes[rows], targets), measure(scores[rows], targets))
     words = content_words(read.unclaimed)

@@ -8,17 +8,17 @@ from typing import Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 from tqdm import tqdm
 
-from datasets.captions.io import Captions
-from datasets.captions.prompts import NUM_PROMPTS
-from datasets.captions.words import CaptionWords
-from datasets.filter.lexicon import Categories
+from datasets.captions.io import CaptionSet
+from datasets.filter.context_rules import Categories
 from datasets.filter.matcher import CategoryMatcher
+from datasets.filter.words import CaptionWords
 
 CaptionNames = Dict[str, List[Categories]]
-"""Image id to the categories that each of its twelve captions names: six first captions, then six re-captions."""
+"""Image id to the categories that each of its captions names: first captions, then as many re-captions, if any."""
 
 LabelDictionary = Dict[str, List[Categories]]
-"""Image id to six sorted lists of category indices, one a prompt, first caption and re-caption merged."""
+"""Image id to sorted lists of category indices, one a first caption with its re-caption: six in the authors' layout,
+one a prompt."""
 
 
 class ReadCaptions(NamedTuple):
@@ -27,6 +27,7 @@ class ReadCaptions(NamedTuple):
     names: CaptionNames
     words: CaptionWords
     """The words of each caption, in the order of `names`."""
+    has_re_captions: bool
     unclaimed: Counter[str]
     """How many captions hold each word that is no part of what names a category, if the matcher finds them."""
 
@@ -42,7 +43,7 @@ class CoOccurrence(NamedTuple):
     together: List[List[int]]
 
 
-def read_captions(captions: Captions, matcher: CategoryMatcher, words: bool = True) -> ReadCaptions:
+def read_captions(captions: CaptionSet, matcher: CategoryMatcher, words: bool = True) -> ReadCaptions:
     """Work out what each caption of each image says, each text once.
 
     A re-caption can weave into a sentence what its question excluded ("a living room in the valley"). Where the
@@ -54,7 +55,7 @@ def read_captions(captions: Captions, matcher: CategoryMatcher, words: bool = Tr
         matcher: of the dataset.
         words: whether to collect the captions' words, which the scores need.
     """
-    read = ReadCaptions({}, CaptionWords(), Counter())
+    read = ReadCaptions({}, CaptionWords(), captions.has_re_captions, Counter())
     with _no_garbage_collection():
         _read_into(read, captions, matcher, words)
     return read
@@ -72,10 +73,11 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _read_into(read: ReadCaptions, captions: Captions, matcher: CategoryMatcher, words: bool) -> None:
+def _read_into(read: ReadCaptions, captions: CaptionSet, matcher: CategoryMatcher, words: bool) -> None:
     for image_id, texts in tqdm(captions.items(), desc="reading captions", unit="image", delay=1):
-        first = [matcher.read(text) for text in texts[:NUM_PROMPTS]]
-        again = [matcher.read(text, is_recaption=True) for text in texts[NUM_PROMPTS:]]
+        num_first = captions.num_first(image_id)
+        first = [matcher.read(text) for text in texts[:num_first]]
+        again = [matcher.read(text, is_recaption=True) for text in texts[num_first:]]
         named = [reading.categories for reading in first]
         excluded = {category for reading in again for category in reading.excluded}
         echoed = excluded.difference(*named) if excluded else excluded
@@ -91,11 +93,14 @@ def _read_into(read: ReadCaptions, captions: Captions, matcher: CategoryMatcher,
             read.unclaimed.update(reading.unclaimed)
 
 
-def merge_prompts(names: CaptionNames) -> LabelDictionary:
-    """Per image and prompt, the categories that the first caption or the re-caption names."""
-    pairs: Dict[Tuple[Categories, Categories], Categories] = {}
-    return {image_id: [_merged(first, again, pairs) for first, again in zip(named[:NUM_PROMPTS], named[NUM_PROMPTS:])]
-            for image_id, named in names.items()}
+def merge_prompts(read: ReadCaptions) -> LabelDictionary:
+    """Per image and first caption, the categories that it or its re-caption names."""
+    if not read.has_re_captions:
+        return {image_id: list(named) for image_id, named in read.names.items()}
+    known: Dict[Tuple[Categories, Categories], Categories] = {}
+    return {image_id: [_merged(first, again, known)
+                       for first, again in zip(named[:len(named) // 2], named[len(named) // 2:])]
+            for image_id, named in read.names.items()}
 
 
 def _merged(first: Categories, again: Categories, known: Dict[Tuple[Categories, Categories], Categories]) -> Categories:
@@ -119,3 +124,18 @@ def count_co_occurrence(labels: Mapping[str, Sequence[Sequence[int]]], num_categ
             for other in named:
                 row[other] += times
     return CoOccurrence(counts, together)
+
+
+def unnamed_classes(classes: Sequence[str], counts: Sequence[float]) -> str:
+    """A warning about the classes that no caption names; empty where there are none.
+
+    Args:
+        classes: the C names.
+        counts: how many lists name each category, at least C.
+    """
+    unnamed = [name for name, count in zip(classes, counts) if not count]
+    if not unnamed:
+        return ""
+    return (f"WARNING: no caption names {', '.join(unnamed)}: nothing can be learned about "
+            f"{'it' if len(unnamed) == 1 else 'them'}. Add words for {'it' if len(unnamed) == 1 else 'them'} "
+            "(docs/captions.md), or leave the class out")

@@ -4,51 +4,20 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Container, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Container, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
-from datasets.files import DataError, PathLike, read_json, shorten
-from datasets.filter.grammar import Singular, tokenise
+from datasets.files import PathLike
+from datasets.filter.context_rules import Categories, ContextRules, ContextWords, Sense
+from datasets.filter.grammar import FUNCTION_WORDS, Singular, tokenise
+from datasets.filter.synonyms import NOT, Words, concept_closure, phrase_tokens, read_concepts, read_own_words
 from datasets.registry import DatasetSpec
 
 SYNONYM_ROOT = Path(__file__).resolve().parents[2] / "caption"
 """The folder of the synonym files that come with the code."""
 
-_SHARED_PATTERN = "shared_*.json"
 _RULES_FILE = "context_rules.json"
-_SAME_AS = "same as"
-_NOT = "no "
 _LIVING = ("person", "animal")
 _IMITATED = ("person", "animal", "transport")
-
-Words = Tuple[str, ...]
-Categories = Tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Sense:
-    """What an ambiguous word means where all of its conditions hold.
-
-    Attributes:
-        categories: the categories that the word then names; none when it means something else.
-        plural: the word must be written in the plural (True) or the singular (False).
-        verb: it must stand as a verb (True) or not (False).
-        modifier: it must stand as an adjective or before another noun (True) or not (False).
-        before, after: the word before / after it must be one of these (singular forms).
-        near: one of these must be anywhere in the caption (singular forms).
-    """
-
-    categories: Categories
-    plural: Optional[bool] = None
-    verb: Optional[bool] = None
-    modifier: Optional[bool] = None
-    before: FrozenSet[str] = frozenset()
-    after: FrozenSet[str] = frozenset()
-    near: FrozenSet[str] = frozenset()
-
-    @functools.cached_property
-    def is_default(self) -> bool:
-        """Whether it holds anywhere."""
-        return self == Sense(self.categories)
 
 
 @dataclass(frozen=True)
@@ -87,31 +56,6 @@ class Start(NamedTuple):
     """Second word to the longer phrases, the longest first."""
 
 
-class ContextWords(NamedTuple):
-    """Words that keep a neighbour from naming anything, in the singular. Fields are keys of `context_rules.json`."""
-
-    heads: FrozenSet[str]
-    """Nouns that take over a compound: a "dog statue" is no dog."""
-    depictions: FrozenSet[str]
-    """Nouns that only depict what follows their "of": "a statue of a horse"."""
-    imitations: FrozenSet[str]
-    """Words that make any noun an imitation: "a toy horse"."""
-    materials: FrozenSet[str]
-    """Words that make a living thing or a vehicle an imitation: "a chocolate cat"."""
-    homes: FrozenSet[str]
-    """Places that do not show their owner: "my mother's house"."""
-    interior_parts: FrozenSet[str]
-    """Parts from which a vehicle is seen from inside: "the back seat of a car", "the deck of a ship"."""
-    enclosing: FrozenSet[str]
-    """Vehicles that people are in: "a man sitting in a car" does not show the car."""
-    boarded: FrozenSet[str]
-    """Those of them that people "on" them are in, too: "a man sitting on a bus"."""
-    decked: FrozenSet[str]
-    """Vehicles that people are on, in full view, unless an interior part is named."""
-    occupants: FrozenSet[str]
-    """What is in an enclosing vehicle, and how: "people", "sitting"."""
-
-
 @dataclass(frozen=True)
 class Lexicon:
     """Everything that the matcher knows about words, for one dataset.
@@ -140,29 +84,29 @@ def load_lexicon(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> Le
         DataError: a file is missing or malformed, refers to an unknown concept, or leaves a category without words.
     """
     root = Path(synonym_root)
-    concepts = _read_concepts(root)
-    rules = _Rules(root / _RULES_FILE)
-    own_words, categories_of = _read_dataset(root, spec, concepts)
+    concepts = read_concepts(root)
+    rules = ContextRules(root / _RULES_FILE)
+    own_words, own_names, categories_of = read_own_words(root, spec, concepts)
 
     written = {phrase for words in concepts.values() for phrase in words if not phrase.startswith("@")}
-    written.update(own_words, rules.senses, spec.categories, *rules.context.values())
+    written.update(own_words, own_names, rules.senses, spec.categories, *rules.context.values())
     written.update(spec.prompt_names(spec.categories))
-    known = frozenset(token for phrase in written for token in _tokens(phrase)) - rules.irregular.keys()
+    known = frozenset(token for phrase in written for token in phrase_tokens(phrase)) - rules.irregular.keys()
     singular = Singular(known, rules.irregular)
 
     def words_of(phrase: str) -> Words:
-        return tuple(singular[token] for token in _tokens(phrase))
+        return tuple(singular[token] for token in phrase_tokens(phrase))
 
     concepts_of: Dict[Words, Set[str]] = {}
     silenced: Dict[Words, Set[str]] = {}
     for concept, phrases in concepts.items():
         for words in [words_of(phrase) for phrase in phrases if not phrase.startswith("@")]:
-            if concept.startswith(_NOT):
-                silenced.setdefault(words, set()).update(_closure(concept[len(_NOT):], concepts))
+            if concept.startswith(NOT):
+                silenced.setdefault(words, set()).update(concept_closure(concept[len(NOT):], concepts))
             else:
                 concepts_of.setdefault(words, set()).add(concept)
     meant = {**concepts_of, **{words_of(phrase): rules.default_concepts(phrase) for phrase in rules.senses}}
-    living = set().union(*(_closure(concept, concepts) for concept in _LIVING if concept in concepts))
+    living = set().union(*(concept_closure(concept, concepts) for concept in _LIVING if concept in concepts))
     for words in concepts_of.keys() - silenced.keys():
         concepts_of[words] |= meant.get(_subject(words, meant), set()) & living  # "man swimming": a swimmer and a man
     for words, silent in silenced.items():
@@ -180,6 +124,18 @@ def load_lexicon(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> Le
     for phrase, indices in own_words.items():
         named.setdefault(words_of(phrase), set()).update(indices)
         senses.pop(words_of(phrase), None)
+    for phrase, indices in own_names.items():
+        words = words_of(phrase)
+        meaning = tuple(sorted(named.setdefault(words, set()) | indices))
+        named[words].update(indices)
+        grammatical = [Sense((), verb=True)] if phrase in rules.also_verbs else [
+            sense for sense in senses.get(words, ()) if sense in (Sense((), verb=True), Sense((), modifier=True))]
+        senses[words] = (*grammatical, Sense(meaning))
+    own = {words_of(phrase): indices for phrase, indices in (*own_words.items(), *own_names.items())}
+    for words in [words for words in named if len(words) > 1 and words not in own]:
+        for tail in (words[start:] for start in range(1, len(words))):
+            if tail in own and FUNCTION_WORDS.isdisjoint(words):
+                named[words].update(own[tail])  # a table lamp is a lamp
 
     context = ContextWords(*(frozenset(singular[word] for word in rules.context[field])
                              for field in ContextWords._fields))
@@ -187,11 +143,11 @@ def load_lexicon(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> Le
     for index, (category, spoken) in enumerate(zip(spec.categories, spec.prompt_names(spec.categories))):
         for name in (category, spoken, category.replace(" ", "")):
             echo_names[tuple(tokenise(name))] = index if index >= len(spec.classes) else None
-    imitated = set().union(*(_closure(concept, concepts) for concept in _IMITATED if concept in concepts))
+    imitated = set().union(*(concept_closure(concept, concepts) for concept in _IMITATED if concept in concepts))
     can_be_imitated = {words for words, found in concepts_of.items() if not found.isdisjoint(imitated)}
     can_be_imitated.update(words_of(phrase) for phrase in rules.senses
                            if not rules.meanings(phrase).isdisjoint(imitated))
-    animals = _closure("animal", concepts) if "animal" in concepts else set()
+    animals = concept_closure("animal", concepts) if "animal" in concepts else set()
 
     def phrase_of(words: Words) -> Phrase:
         noun = words[:-1] if words in silenced and words[-1].endswith("ing") else ()
@@ -201,11 +157,6 @@ def load_lexicon(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> Le
 
     starts = _by_first_word([phrase_of(words) for words in sorted(named.keys() | senses.keys())], silenced)
     return Lexicon(starts=starts, singular=singular, context=context, echo_names=echo_names)
-
-
-@functools.cache
-def _tokens(phrase: str) -> Words:
-    return tuple(tokenise(phrase))
 
 
 def _parts(words: Words, phrases: Container[Words]) -> List[Words]:
@@ -252,159 +203,3 @@ def _by_first_word(phrases: Sequence[Phrase], misleading: Container[Words]) -> D
     return starts
 
 
-def _read_concepts(root: Path) -> Dict[str, List[str]]:
-    files = {path: _word_lists(path, read_json(path)) for path in sorted(root.glob(_SHARED_PATTERN))}
-    if not files:
-        raise DataError(f"{root}: holds no {_SHARED_PATTERN}; give the folder of the synonym files")
-    concepts: Dict[str, List[str]] = {}
-    for path, lists in files.items():
-        for concept, words in lists.items():
-            if concept in concepts:
-                raise DataError(f"{path}: concept {concept!r} is already written in another shared file; keep one")
-            concepts[concept] = words
-    for path, lists in files.items():
-        for concept, words in lists.items():
-            if concept.startswith(_NOT) and concept[len(_NOT):] not in concepts:
-                raise DataError(f"{path}: {concept!r} is about {concept[len(_NOT):]!r}, and there is no such concept")
-            for word in words:
-                if word.startswith("@") and word[1:] not in concepts:
-                    raise DataError(f"{path}: {concept!r} refers to {word!r}, and there is no such concept")
-    return concepts
-
-
-def _read_dataset(root: Path, spec: DatasetSpec, concepts: Mapping[str, Sequence[str]]
-                  ) -> Tuple[Dict[str, Set[int]], Dict[str, Set[int]]]:
-    """A dataset's own words, and the concepts that name its categories: phrase / concept to category indices."""
-    path, lists = _own_lists(spec, concepts) if spec.synonyms is not None else _read_lists(root, spec)
-    for category in lists:
-        if category not in spec.categories:
-            raise DataError(f"{path}: {category!r} is no category of {spec.name}; "
-                            f"its categories are {', '.join(spec.categories)}")
-    own_words: Dict[str, Set[int]] = {}
-    categories_of: Dict[str, Set[int]] = {}
-    for index, category in enumerate(spec.categories):
-        if category not in lists and category not in concepts:
-            raise DataError(f"{path}: category {category!r} has no words; list some, or refer to a shared concept")
-        for word in lists.get(category, [f"@{category}"]):
-            if not word.startswith("@"):
-                own_words.setdefault(word, set()).add(index)
-                continue
-            if word[1:] not in concepts:
-                raise DataError(f"{path}: {category!r} refers to {word!r}, and there is no such shared concept")
-            for concept in _closure(word[1:], concepts):
-                categories_of.setdefault(concept, set()).add(index)
-    return own_words, categories_of
-
-
-def _read_lists(root: Path, spec: DatasetSpec) -> Tuple[Path, Dict[str, List[str]]]:
-    """A dataset's synonym file and its lists."""
-    path = root / f"{spec.name}_synonyms.json"
-    hint = "Write one as caption/README.md describes"
-    content = read_json(path, hint)
-    if isinstance(content, dict) and isinstance(content.get(_SAME_AS), str):
-        path = root / f"{content[_SAME_AS]}_synonyms.json"
-        content = read_json(path, hint)
-    return path, _word_lists(path, content)
-
-
-def _own_lists(spec: DatasetSpec, concepts: Mapping[str, Sequence[str]]) -> Tuple[Path, Dict[str, List[str]]]:
-    """The lists of a dataset that its user described: a category's name, or the concept of that name, and synonyms."""
-    synonyms = spec.synonyms or {}
-    return Path(spec.name), {
-        category: [f"@{category.lower()}" if category.lower() in concepts else category, *synonyms.get(category, ())]
-        for category in spec.categories}
-
-
-def _closure(concept: str, concepts: Mapping[str, Sequence[str]]) -> Set[str]:
-    """A concept and all the concepts that it includes."""
-    found = {concept}
-    pending = [concept]
-    while pending:
-        included = {word[1:] for word in concepts[pending.pop()] if word.startswith("@")} - found
-        found |= included
-        pending.extend(included)
-    return found
-
-
-def _word_lists(path: Path, content: Any) -> Dict[str, List[str]]:
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected an object that maps names to lists of words")
-    for name, words in content.items():
-        if not isinstance(words, list) or not all(map(_is_word, words)):
-            raise DataError(f"{path}: {shorten(name)} must map to a list of words")
-    return content
-
-
-def _is_word(word: Any) -> bool:
-    """A word, a compound of words, or a reference to a concept."""
-    return isinstance(word, str) and (word.startswith("@") or bool(_tokens(word)))
-
-
-_CONDITIONS: Dict[str, Any] = {"plural": bool, "verb": bool, "modifier": bool,
-                               "before": list, "after": list, "near": list}
-"""What a sense can depend on, and the JSON type."""
-
-
-def _as_list(value: Any) -> List[str]:
-    return [value] if isinstance(value, str) else value
-
-
-class _Rules:
-    """The content of `context_rules.json`, checked."""
-
-    def __init__(self, path: Path) -> None:
-        content = read_json(path, "It comes with the code; restore it")
-        if not isinstance(content, dict):
-            raise DataError(f"{path}: expected an object")
-        lists = _word_lists(path, {name: content.get(name, []) for name in (
-            "also verbs", "echo names", *(field.replace("_", " ") for field in ContextWords._fields))})
-        self._path = path
-        self.also_verbs = lists["also verbs"]
-        self.echo_names = lists["echo names"]
-        self.context = {field: lists[field.replace("_", " ")] for field in ContextWords._fields}
-        self.irregular: Dict[str, str] = content.get("irregular plurals", {})
-        self.senses: Dict[str, List[Dict[str, Any]]] = content.get("senses", {})
-        if not isinstance(self.irregular, dict) or not all(map(_is_word, self.irregular.values())):
-            raise DataError(f"{path}: \"irregular plurals\" must map plurals to singulars")
-        if not isinstance(self.senses, dict):
-            raise DataError(f"{path}: \"senses\" must map words to lists of senses")
-        for phrase, senses in self.senses.items():
-            if not _is_word(phrase) or not isinstance(senses, list) or not all(map(self._is_sense, senses)):
-                raise DataError(f"{path}: the senses of {shorten(phrase)} are not as caption/README.md describes them")
-
-    @staticmethod
-    def _is_sense(written: Any) -> bool:
-        if not isinstance(written, dict):
-            return False
-        meanings = written.get("means") or []
-        if not isinstance(meanings, (str, list)) or not all(isinstance(meaning, str) for meaning in meanings):
-            return False
-        values = {key: value for key, value in written.items() if key in _CONDITIONS and value is not None}
-        return all(type(value) is _CONDITIONS[key] and (isinstance(value, bool) or all(map(_is_word, value)))
-                   for key, value in values.items())
-
-    def default_concepts(self, phrase: str) -> Set[str]:
-        """What an ambiguous word means where no condition holds."""
-        last = self.senses[phrase][-1] if self.senses[phrase] else {}
-        return set(_as_list(last["means"])) if last.keys() == {"means"} else set()
-
-    def meanings(self, phrase: str) -> Set[str]:
-        """All that an ambiguous word can mean."""
-        return {meaning for sense in self.senses[phrase] for meaning in _as_list(sense.get("means", []))}
-
-    def sense(self, phrase: str, written: Mapping[str, Any], concepts: Mapping[str, Sequence[str]],
-              categories_of: Mapping[str, Set[int]], singular: Mapping[str, str]) -> Sense:
-        known = {"means", *_CONDITIONS}
-        unknown = written.keys() - known
-        if unknown:
-            raise DataError(f"{self._path}: {phrase!r} has an unknown condition {min(unknown)!r}; "
-                            f"known are {', '.join(sorted(known))}")
-        meanings = _as_list(written.get("means", []))
-        for meaning in meanings:
-            if meaning not in concepts:
-                raise DataError(f"{self._path}: {phrase!r} means {meaning!r}, and there is no such concept")
-        categories = {index for meaning in meanings for index in categories_of.get(meaning, ())}
-        words = {key: frozenset(singular[word] for word in written.get(key) or ())
-                 for key in ("before", "after", "near")}
-        return Sense(categories=tuple(sorted(categories)), plural=written.get("plural"),
-                     verb=written.get("verb"), modifier=written.get("modifier"), **words)

@@ -5,10 +5,12 @@ from functools import reduce
 from operator import or_
 from typing import Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Set
 
+from datasets.filter.context_rules import Categories, Sense
 from datasets.filter.depiction import LIKENESS_TRIGGERS, depicted_positions, likeness_positions
 from datasets.filter.grammar import COLOURS, DETERMINERS, is_modifier, is_participle, is_verb, tokenise
-from datasets.filter.lexicon import Categories, Lexicon, Phrase, Sense, Words
+from datasets.filter.lexicon import Lexicon, Phrase
 from datasets.filter.negation import TRIGGERS, echo_positions, excluded_positions, name_at, silent_positions
+from datasets.filter.synonyms import Words
 
 _TRIGGER, _LIKENESS, _DEPICTION, _NEIGHBOUR, _POSSESSIVE = (1 << bit for bit in range(5))
 _SILENCING = _TRIGGER | _LIKENESS | _DEPICTION

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from itertools import zip_longest
 from typing import List, NamedTuple, Sequence
 
 import torch
@@ -12,7 +13,6 @@ from tqdm import tqdm
 import clip
 from clip.model import CLIP
 from datasets.captions.io import load_captions
-from datasets.captions.prompts import NUM_PROMPTS
 from datasets.captions.pseudo_labels import load_prompt_labels
 from datasets.files import DataError
 from engine.evaluation.evaluation_set import EvaluationSet, Scored
@@ -58,14 +58,16 @@ def load_texts(test: EvaluationSet, image_ids: Sequence[str]) -> LabelledTexts:
     named: List[List[int]] = []
     for image_id, lists in zip(image_ids, labels):
         answers = captions[image_id]
-        for first, again, categories in zip(answers[:NUM_PROMPTS], answers[NUM_PROMPTS:], lists):
+        num_first = captions.num_first(image_id)
+        pairs = zip_longest(answers[:num_first], answers[num_first:], fillvalue="")
+        for (first, again), categories in zip(pairs, lists):
             classes = [category for category in categories if category < test.num_classes]
             if classes:
                 texts.append(". ".join(part.strip(" .") for part in (first, again) if part.strip(" .")))
                 named.append(classes)
     if not texts:
         raise DataError(f"{args.caption_root}/{spec.name}: no caption names a class; filter them again")
-    print(f"TaI-DPT: {len(texts):,} of {NUM_PROMPTS * len(image_ids):,} texts name a class")
+    print(f"TaI-DPT: {len(texts):,} of {sum(map(len, labels)):,} texts name a class")
     positive = torch.zeros(len(texts), test.num_classes, dtype=torch.bool)
     for row, classes in zip(positive, named):
         row[classes] = True

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import ImageDraw
 from torch import Tensor
 
-from datasets.captions.prompts import NUM_PROMPTS
+from datasets.captions.io import Captions
 from datasets.images import read_image
 from datasets.plotting import graph_figure
 from engine.evaluation.predictor import class_ap
@@ -69,12 +69,20 @@ def _went_in(material: Material) -> str:
     if backgrounds:
         names += (f"<br><span class=background>{len(backgrounds)} backgrounds</span> beside them: "
                   f"{html.words(backgrounds)}.")
+    captions = _captions_each(material.captions)
     return html.section(
         "What went in",
-        f"<b>{len(material.train.image_ids):,} training images</b> with {2 * NUM_PROMPTS} captions each and no labels; "
+        f"<b>{len(material.train.image_ids):,} training images</b> with {captions} and no labels; "
         f"<b>{len(material.test.image_ids):,} test images</b>, whose labels serve for scoring alone; a frozen CLIP "
         f"(<code>{escape(Path(args.model_path).name)}</code>). {args.epochs} epochs, "
         f"{'seed' if len(own.seeds) == 1 else 'seeds'} {', '.join(map(str, own.seeds))}.", f"<p>{names}</p>")
+
+
+def _captions_each(captions: Captions) -> str:
+    fewest, most = min(map(len, captions.values())), max(map(len, captions.values()))
+    if fewest == most:
+        return f"{most} captions each" if most > 1 else "one caption each"
+    return f"{fewest} to {most} captions each"
 
 
 def _examples(material: Material) -> str:
@@ -104,9 +112,10 @@ def _example(material: Material, row: int) -> str:
     texts = [f"<li>{escape(text)}</li>" for text in material.captions[material.train.image_ids[row]]]
     alt = "training image with " + ", ".join(categories[category] for category in sorted(true))
     photo = html.photo(np.asarray(read_image(material.train_images.path(row))))
+    more = ("" if len(texts) <= 3 else f'<details><summary>{len(texts) - 3} more captions</summary>'
+            f'<ol start="4">{"".join(texts[3:])}</ol></details>')
     return (f'<div class="card">{html.figure(photo, alt)}<div class="chips">{"".join(chips)}</div>'
-            f'<ol>{"".join(texts[:3])}</ol><details><summary>{len(texts) - 3} more captions</summary>'
-            f'<ol start="4">{"".join(texts[3:])}</ol></details></div>')
+            f'<ol>{"".join(texts[:3])}</ol>{more}</div>')
 
 
 def _results(material: Material) -> str:

@@ -8,10 +8,12 @@ from typing import NamedTuple, Sequence
 from torch import Tensor
 
 from datasets.captions import filter_captions
+from datasets.captions.io import find_captions
+from datasets.captions.labels import unnamed_classes
 from datasets.captions.pseudo_labels import LABELS_FILE, load_counts, load_targets
 from datasets.files import DataError
 from datasets.registry import DatasetSpec, how_to_caption
-from engine.process.distributed import main_first
+from engine.process.distributed import is_main, main_first
 from models.graph import caption_graph
 
 
@@ -37,9 +39,10 @@ def label_folder(args: argparse.Namespace, spec: DatasetSpec) -> Path:
     folder = Path(args.caption_root) / spec.name
     if (folder / LABELS_FILE).exists():
         return folder
-    if not (folder / f"{spec.name}_captions.json").exists():
+    if find_captions(args.caption_root, spec.name) is None:
         raise DataError(f"{folder}: neither label files nor captions are there; get the captions with "
-                        f"{how_to_caption(spec.name)}; or point --caption_root at them")
+                        f"{how_to_caption(spec.name)}; or write captions of your own as docs/captions.md describes, "
+                        "or point --caption_root at them")
     made = Path(args.output_dir) / "caption"
     with main_first():
         if not (made / spec.name / LABELS_FILE).exists():
@@ -64,4 +67,7 @@ def load_pseudo_labels(args: argparse.Namespace, spec: DatasetSpec, image_ids: S
     folder = label_folder(args, spec)
     targets = load_targets(folder, image_ids, spec.categories, args.labels)[:, :len(categories)]
     counts, co_occurrence = load_counts(folder, spec.categories)
+    warning = unnamed_classes(spec.classes, counts.tolist())
+    if warning and is_main():
+        print(warning)
     return PseudoLabels(targets, caption_graph(counts, co_occurrence)[:len(categories), :len(categories)])

@@ -11,8 +11,9 @@ import time
 import pytest
 import torch
 
-from datasets.captions.io import caption_paths, read_caption_file
+from datasets.captions.io import caption_paths
 from datasets.captions.journal import read_journal
+from datasets.captions.own_files import read_any_captions
 from datasets.captions.prompts import NUM_PROMPTS, first_prompts, re_prompts
 from datasets.files import DataError
 from datasets.registry import get_dataset
@@ -103,7 +104,7 @@ def files(caption_root):
 def test_files_have_the_authors_layout_and_say_how_they_were_made(runs, unbroken):
     paths = caption_paths(unbroken, SPEC.name)
     for path in paths:
-        captions = read_caption_file(path)
+        captions = read_any_captions(path)
         assert list(captions) == runs.images.image_ids
         assert {len(texts) for texts in captions.values()} == {NUM_PROMPTS}
     meta = json.loads((unbroken / SPEC.name / "voc2007_captions.meta.json").read_text())
@@ -114,7 +115,7 @@ def test_files_have_the_authors_layout_and_say_how_they_were_made(runs, unbroken
 
 def test_re_captions_exclude_what_the_filter_finds_in_the_first_captions(runs, unbroken):
     paths = caption_paths(unbroken, SPEC.name)
-    first, re_captions = read_caption_file(paths.first), read_caption_file(paths.re)
+    first, re_captions = read_any_captions(paths.first), read_any_captions(paths.re)
     excluded = {image_id: runs.find_categories(texts) for image_id, texts in first.items()}
     assert any(excluded.values()), "the tiny model names no category: the test shows nothing"
     for index, image_id in enumerate(runs.images.image_ids):
@@ -237,13 +238,13 @@ def test_unreadable_images_are_listed_skipped_and_taken_up_once_mended(captioner
     assert list(unreadable) == ["000001", "000003"]
     assert "000001.png" in unreadable["000001"] and "no such image" in unreadable["000003"]
     assert list(runs.merge(tmp_path)) == ["000001", "000003"]
-    assert list(read_caption_file(caption_paths(tmp_path, SPEC.name).first)) == ["000000", "000002"]
+    assert list(read_any_captions(caption_paths(tmp_path, SPEC.name).first)) == ["000000", "000002"]
     assert list(json.loads(files(tmp_path)["voc2007_captions.meta.json"])["unreadable"]) == ["000001", "000003"]
 
     (img_root / "000001.png").write_bytes(good)
     assert list(runs.caption(tmp_path)) == ["000003"]
     assert list(runs.merge(tmp_path)) == ["000003"]
-    assert list(read_caption_file(caption_paths(tmp_path, SPEC.name).re)) == ["000000", "000001", "000002"]
+    assert list(read_any_captions(caption_paths(tmp_path, SPEC.name).re)) == ["000000", "000001", "000002"]
 
 
 def test_a_finished_run_captions_nothing_again(runs, unbroken, monkeypatch):

@@ -13,7 +13,7 @@ from sklearn.linear_model import Ridge
 
 import caption
 from datasets.captions import filter_captions, load_matcher
-from datasets.captions.io import caption_paths, load_captions
+from datasets.captions.io import CaptionSet, caption_paths, load_captions
 from datasets.captions.label_files import CO_OCCURRENCE_FILE, COUNTS_FILE, LABELS_FILE, SCORES_FILE
 from datasets.captions.label_report import adjacency, content_words, measure, strongest_edges
 from datasets.captions.labels import CoOccurrence, count_co_occurrence, merge_prompts, read_captions
@@ -45,6 +45,12 @@ RE_CAPTIONS = {
     "000001.": ["a man"] + ["sofa dog room"] * 5,
     "000002.": ["a dog", "", "no dog", "a dog? Answer: a man", "a man", "excluding man"],
 }
+
+
+def twelve(captions) -> CaptionSet:
+    """Six first captions and six re-captions an image."""
+    return CaptionSet({image_id: texts[:6] for image_id, texts in captions.items()},
+                      {image_id: texts[6:] for image_id, texts in captions.items()})
 
 
 def write_captions(root: Path, first=CAPTIONS, re_captions=RE_CAPTIONS) -> Path:
@@ -85,18 +91,21 @@ def test_excluded_backgrounds_that_no_first_caption_names_are_echoes():
     captions = {"1": ["a living room"] * 6 + ["sofa valley person", "a house in the valley"] + [""] * 4,
                 "2": ["a valley"] * 6 + ["sofa valley person", "a house in the valley"] + [""] * 4}
     valley = VOC.categories.index("valley")
-    named = read_captions(captions, matcher).names
+    read = read_captions(twelve(captions), matcher)
+    named = read.names
     assert [valley in names for names in named["1"][6:8]] == [False, False]
     assert [valley in names for names in named["2"][6:8]] == [False, True]
-    assert valley in merge_prompts(named)["2"][1]
+    assert valley in merge_prompts(read)["2"][1]
 
 
 @pytest.mark.parametrize(("first", "re_captions", "message"), [
     ("{", RE_CAPTIONS, "line 1 is not valid JSON"),
-    ([], RE_CAPTIONS, "expected an object"),
+    (3, RE_CAPTIONS, "expected an object"),
+    ([], RE_CAPTIONS, "holds no image"),
     ({}, RE_CAPTIONS, "holds no image"),
-    ({"a": "a dog"}, RE_CAPTIONS, "image 'a' has a string"),
-    ({"a": ["a dog"]}, RE_CAPTIONS, "image 'a' has 1 captions, expected 6"),
+    ({"a": 3}, RE_CAPTIONS, "image 'a' has a number"),
+    ({"a": []}, RE_CAPTIONS, "1 images have no caption, the first is 'a'"),
+    ({**CAPTIONS, "000001.": ["a dog"]}, RE_CAPTIONS, "'000001' has 6 re-captions, but 1 captions"),
     ({"a": ["a dog"] * 5 + [None]}, RE_CAPTIONS, "caption 6 of image 'a' is null"),
     ({"a": ["x"] * 6, "a.": ["x"] * 6}, RE_CAPTIONS, "listed twice"),
     ({**CAPTIONS, "000003": ["x"] * 6}, RE_CAPTIONS, "re_captions.json: 1 of 3 images are not in this file.*'000003'"),
@@ -127,7 +136,7 @@ def test_support_is_a_cross_fitted_ridge_on_the_other_captions():
     generator = np.random.default_rng(1)
     features = sparse.csr_matrix((generator.random((480, 7)) < 0.3).astype(np.float32))
     folds = np.arange(40) % NUM_FOLDS
-    support = support_of_captions(features, votes, folds, per_image=12)
+    support = support_of_captions(features, votes, folds, np.full(40, 12))
     dense_votes = votes.toarray().reshape(40, 12, 3)
     targets = ((dense_votes.sum(1, keepdims=True) - dense_votes) / 11).reshape(480, 3)
     inside = np.repeat(folds == 2, 12)
@@ -139,17 +148,17 @@ def test_support_is_a_cross_fitted_ridge_on_the_other_captions():
 
 def test_confirmation_and_calibration_have_known_values():
     counts = np.array([[12.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
-    assert np.allclose(confirmation_rate(counts, 12), [(12 * 11 + 3) / (12 * 11 + 6), 3 / (11 + 6)])
-    probabilities = calibrate(counts / 12, counts, 12)
+    assert np.allclose(confirmation_rate(counts, np.full(3, 12)), [(12 * 11 + 3) / (12 * 11 + 6), 3 / (11 + 6)])
+    probabilities = calibrate(counts / 12, counts, np.full(3, 12))
     assert ((probabilities >= 0) & (probabilities <= 1)).all() and probabilities[2].max() == 0
-    rising = calibrate(np.linspace(0, 1, 50)[:, None], np.full((50, 1), 6.0), 12).ravel()
+    rising = calibrate(np.linspace(0, 1, 50)[:, None], np.full((50, 1), 6.0), np.full(50, 12)).ravel()
     assert (np.diff(rising) > 0).all() and rising[-1] < 1
 
 
 def test_few_images_fall_back_on_votes_and_many_on_support():
     counts = np.zeros((1000, 2))
     counts[:900, 0], counts[:1, 1] = 6, 6
-    mixed = mix(counts, np.ones((1000, 2)), 12)
+    mixed = mix(counts, np.ones((1000, 2)), np.full(1000, 12))
     assert mixed[0, 0] > 0.98 and mixed[0, 1] < 0.52
 
 
@@ -158,10 +167,10 @@ def test_scores_of_small_sets_are_finite_deterministic_and_follow_the_votes(imag
     matcher = load_matcher(VOC)
     captions = {f"{image:06d}": ["a dog on a sofa", "a man", "a room", "", "a dog", "a cat"] * 2
                 for image in range(images)}
-    scores = score_images(read_captions(captions, matcher), len(VOC.categories))
+    scores = score_images(read_captions(twelve(captions), matcher), len(VOC.categories))
     assert np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1
     assert scores[0, DOG] > scores[0, PERSON] > scores[0, 0]
-    assert (scores == score_images(read_captions(captions, matcher), len(VOC.categories))).all()
+    assert (scores == score_images(read_captions(twelve(captions), matcher), len(VOC.categories))).all()
 
 
 def test_words_that_travel_with_a_category_speak_for_it():
@@ -171,7 +180,7 @@ def test_words_that_travel_with_a_category_speak_for_it():
         text = "a dog with a leash" if image % 2 else "a man with a pen"
         captions[f"{image:06d}"] = [text] * 12
     captions["999999"] = ["a long leash"] * 12
-    scores = score_images(read_captions(captions, matcher), len(VOC.categories))
+    scores = score_images(read_captions(twelve(captions), matcher), len(VOC.categories))
     assert scores[-1, DOG] > 0.1 > scores[-1, PERSON]
 
 
@@ -188,7 +197,7 @@ def test_report_measures_like_average_precision_and_lists_unclaimed_words():
                       np.array([[True, False], [False, False], [True, False]]))
     assert quality.mean_ap == pytest.approx(100 * (1 + 2 / 3) / 2) and np.isnan(quality.average_precision[1])
     matcher = CategoryMatcher(load_lexicon(VOC), find_unclaimed=True)
-    read = read_captions({"1": ["a dog and a gizmo near the gizmo"] * 12}, matcher)
+    read = read_captions(twelve({"1": ["a dog and a gizmo near the gizmo"] * 12}), matcher)
     assert content_words(read.unclaimed) == {"gizmo": 12}
 
 
@@ -236,7 +245,7 @@ def test_quality_on_real_captions(shared_data, dataset, captions, truth, votes_m
     texts = load_captions(shared_data / captions, dataset)
     read = read_captions(texts, matcher)
     votes = np.zeros((len(texts), len(spec.categories)))
-    for row, lists in enumerate(merge_prompts(read.names).values()):
+    for row, lists in enumerate(merge_prompts(read).values()):
         for named in lists:
             votes[row, named] += 1 / 6
     files = [shared_data / path for path in truth]
