@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from datasets.captions.io import load_captions
-from datasets.captions.labels import CoOccurrence, count_co_occurrence, merge_prompts, read_captions
+from datasets.captions.labels import CoOccurrence, count_co_occurrence, merge_prompts, read_captions, unnamed_classes
 from datasets.captions.prompts import QUESTION_STEMS
 from datasets.captions.scores import score_images
 from datasets.files import DataError, PathLike
@@ -84,6 +84,10 @@ def report(spec: DatasetSpec, caption_root: PathLike, output_root: PathLike, tru
         scores = score_images(read, len(spec.categories))
         _print_quality(spec, targets, measure(votes[rows], targets), measure(scores[rows], targets))
     words = content_words(read.unclaimed)
+    print("\nwords without a category that come with a class; list under its synonyms those that mean it")
+    for index, name in enumerate(spec.classes):
+        print(f"  {name}: {', '.join(telling_words(read.companions.get(index, Counter()), words)) or '-'}")
+    print(unnamed_classes(spec.classes, counted.counts), end="")
     print(f"\nmost frequent words that no category claims (captions)\n  {_columns(words.most_common(top))}")
     print("\nstrongest edges: P(i given j), and the lists that name j")
     for edge in strongest_edges(counted, top):
@@ -119,6 +123,18 @@ def strongest_edges(counted: CoOccurrence, top: int) -> List[Edge]:
     edges = [Edge(i, j, float(matrix[i, j]), counted.counts[j]) for i in range(len(matrix)) for j in range(len(matrix))
              if i != j and counted.counts[j] >= MIN_EDGE_LISTS]
     return sorted(edges, key=lambda edge: (-edge.probability, -edge.lists))[:top]
+
+
+def telling_words(companions: Counter[str], words: Counter[str], top: int = 5) -> List[str]:
+    """The words that come with a class rather than without it, rare ones behind.
+
+    Args:
+        companions: how many captions that name the class hold each word.
+        words: how many captions hold each word, of those that may be listed.
+        top: how many to give.
+    """
+    share = {word: count / (words[word] + MIN_EDGE_LISTS) for word, count in companions.items() if word in words}
+    return sorted(share, key=lambda word: (-share[word], word))[:top]
 
 
 def content_words(words: Counter[str]) -> Counter[str]:

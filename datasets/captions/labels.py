@@ -30,6 +30,8 @@ class ReadCaptions(NamedTuple):
     has_re_captions: bool
     unclaimed: Counter[str]
     """How many captions hold each word that is no part of what names a category, if the matcher finds them."""
+    companions: Dict[int, Counter[str]]
+    """Category to how many captions that name it hold each unclaimed word."""
 
 
 class CoOccurrence(NamedTuple):
@@ -55,7 +57,7 @@ def read_captions(captions: CaptionSet, matcher: CategoryMatcher, words: bool = 
         matcher: of the dataset.
         words: whether to collect the captions' words, which the scores need.
     """
-    read = ReadCaptions({}, CaptionWords(), captions.has_re_captions, Counter())
+    read = ReadCaptions({}, CaptionWords(), captions.has_re_captions, Counter(), {})
     with _no_garbage_collection():
         _read_into(read, captions, matcher, words)
     return read
@@ -90,7 +92,10 @@ def _read_into(read: ReadCaptions, captions: CaptionSet, matcher: CategoryMatche
         for reading in first + again:
             if words:
                 read.words.add(reading.words)
-            read.unclaimed.update(reading.unclaimed)
+            if reading.unclaimed:
+                read.unclaimed.update(reading.unclaimed)
+                for category in reading.categories:
+                    read.companions.setdefault(category, Counter()).update(reading.unclaimed)
 
 
 def merge_prompts(read: ReadCaptions) -> LabelDictionary:

@@ -1,6 +1,7 @@
 """Captions from any captioner, classes of the user's own, and one caption an image."""
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,17 @@ from sklearn.metrics import average_precision_score
 from datasets.captions import filter_captions, load_matcher
 from datasets.captions.io import CaptionSet, find_captions, load_captions
 from datasets.captions.label_files import COUNTS_FILE, LABELS_FILE, SCORES_FILE
+from datasets.captions.label_report import content_words, telling_words
 from datasets.captions.labels import merge_prompts, read_captions, unnamed_classes
 from datasets.captions.own_files import image_id_of, read_any_captions
 from datasets.captions.pseudo_labels import load_counts, load_targets
 from datasets.captions.scores import score_images
 from datasets.files import DataError
+from datasets.filter.lexicon import load_lexicon
+from datasets.filter.matcher import CategoryMatcher
 from datasets.registry import get_dataset
 from datasets.split_file import read_split_file
+from engine.training.training_labels import load_pseudo_labels
 
 OWN = replace(get_dataset("voc2007"), name="own", backgrounds=("sky",),
               classes=("Quokka", "fire pit", "lamp", "Motorbike", "cars", "narwhal"),
@@ -145,6 +150,30 @@ def test_single_captions_score_what_they_name_at_least_half_and_learn_from_words
     assert (scores[1:200:2, 0] >= 0.5).all() and scores[1:200:2, 4].max() < 0.1
     assert 0.1 < scores[-1, 0] < 0.5 and scores[-1, 4] < 0.1
     assert merge_prompts(read)["gizmo"] == [()]
+
+
+def test_scores_are_calibrated_by_how_often_captions_confirm_each_other():
+    texts = ["a quokka"] * 4 + ["nothing"] * 8
+    captions = {f"{image:04d}": texts if image % 2 else ["a car"] * 12 for image in range(200)}
+    scores = score_images(read_captions(CaptionSet(captions), load_matcher(OWN)), len(OWN.categories))
+    assert scores[1, 0] > 0.8 and scores[0, 4] > 0.8 and scores[0, 0] < 0.1  # four of twelve, but always four
+
+
+def test_the_graph_keeps_its_direction_from_captions_to_training(tmp_path):
+    own_folder(tmp_path, json.dumps({"a": ["a quokka by a lamp", "a quokka", "a quokka", "a quokka"]}), ".json")
+    filter_captions(OWN, tmp_path, tmp_path)
+    args = argparse.Namespace(caption_root=tmp_path, output_dir=tmp_path, labels="votes")
+    graph = load_pseudo_labels(args, OWN, ["a"], OWN.categories).graph
+    quokka, lamp = 0, 2
+    assert graph[lamp, quokka] == 0.25 and graph[quokka, lamp] == 1  # P(lamp given quokka), P(quokka given lamp)
+
+
+def test_the_report_finds_words_to_add():
+    captions = {str(image): ["a quokka, also called a furball, on a plain", "a car on a plain"] for image in range(30)}
+    matcher = CategoryMatcher(load_lexicon(OWN), find_unclaimed=True)
+    read = read_captions(CaptionSet(captions), matcher)
+    assert "furball" in telling_words(read.companions[0], content_words(read.unclaimed), 2)
+    assert "furball" not in read.companions[4]
 
 
 @pytest.mark.parametrize(("count", "least"), [(1, 81.0), (2, 85.0)])
