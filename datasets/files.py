@@ -118,5 +118,7 @@ def read_json(path: PathLike, missing: str = "") -> Any:
                         "repair the file or make it again") from None
     except RecursionError:
         raise DataError(f"{path}: JSON nested too deeply to be one of our files; make it again") from None
-    except (OSError, ValueError) as error:  # a folder, no permission; a number of thousands of digits
+    except IsADirectoryError:
+        raise DataError(f"{path}: a folder; give the JSON file in it") from None
+    except (OSError, ValueError) as error:  # no permission; a number of thousands of digits
         raise DataError(f"{path}: cannot be read ({error})") from None

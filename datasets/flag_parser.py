@@ -19,6 +19,8 @@ class FlagParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with status 2 and one line that says the way to `--help`."""
+        if "--local-rank" in message or "--local_rank" in message:
+            message = "python -m torch.distributed.launch is not supported; start the script with torchrun"
         command = self.prog if self.prog.startswith("python") else f"python {self.prog}"
         self.exit(2, f"error: {message}; `{command} --help` lists the flags\n")
 

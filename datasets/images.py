@@ -1,6 +1,7 @@
 """From an image file to RGB pixels to the tensor that the encoder takes."""
 from __future__ import annotations
 
+import io
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,7 +40,7 @@ def read_image(path: PathLike, min_side: Optional[int] = None) -> Image.Image:
         DataError: the file is missing, empty, damaged, of another format, or larger than `MAX_PIXELS`.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with _open(path) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise DataError(f"{path}: {width} x {height} pixels, over the limit of {MAX_PIXELS:,}; scale it down")
@@ -55,6 +56,26 @@ def read_image(path: PathLike, min_side: Optional[int] = None) -> Image.Image:
         raise DataError(f"{path}: no such image") from None
     except Exception as error:  # damaged files make Pillow's decoders raise nearly any type
         raise DataError(f"{path}: {_reason(path, error)}; {_CONVERT}") from None
+
+
+_PNG_EXTRAS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+
+
+def _open(path: PathLike) -> Image.Image:
+    """Open an image; a PNG whose text or colour profile is too large for Pillow is opened without them."""
+    try:
+        return Image.open(path, formats=FORMATS)
+    except ValueError as error:
+        if "MAX_TEXT" not in str(error) and "too large" not in str(error):
+            raise
+    content = Path(path).read_bytes()
+    kept, place = [content[:8]], 8
+    while place < len(content):
+        end = place + 12 + int.from_bytes(content[place:place + 4], "big")
+        if content[place + 4:place + 8] not in _PNG_EXTRAS:
+            kept.append(content[place:end])
+        place = end
+    return Image.open(io.BytesIO(b"".join(kept)), formats=("PNG",))
 
 
 def _reason(path: PathLike, error: Exception) -> str:

@@ -52,6 +52,10 @@ def read_voc(data_root: PathLike, year: int, source: str = "Main", difficult: st
         else:
             originals.append(_read_voc_list(image_list, name, trees, difficult))
     if not originals:
+        other = {"Segmentation": "Main", "Main": "Segmentation"}.get(source, "")
+        if year == 2012 and any((tree / "ImageSets" / other / "train.txt").is_file() for tree in trees):
+            raise DataError(f"{trees[0] / 'ImageSets' / source}: no list is here, but in {other} there are; add "
+                            f"--split_source {other.lower()}")
         raise DataError(f"{trees[0] / 'ImageSets' / source}: no list is here (train.txt, ...); {_UNPACK_AGAIN}")
     return originals
 
@@ -171,6 +175,8 @@ def read_coco_instances(path: PathLike, name: str) -> Original:
             raise DataError(f"{path}: a box of image {image} and category {category}, but the file lists no such "
                             f"{'category' if image in file_names else 'image'}; {_UNPACK_AGAIN}")
         labels.setdefault(image, []).append(index[category])
+    if not labels:
+        raise DataError(f"{path}: no image has a box; {_UNPACK_AGAIN}")
     image_ids = [file_names[image].rsplit(".", 1)[0] for image in labels]
     dropped = len(file_names) - len(labels)
     left_out = f"{dropped:,} images without a label" if dropped else ""

@@ -37,10 +37,12 @@ def get_device(name: Optional[str]) -> torch.device:
     """The device called `name`, or the best one that this machine has."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.partition(":")[0] not in ("cuda", "mps", "cpu"):
+        raise DataError(f"--device {name}: take cuda, cuda:1, mps or cpu")
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise DataError(f"--device {name}: {str(error).splitlines()[0]}") from None
+        raise DataError(f"--device {name}: {str(error).splitlines()[0]}; take cuda, cuda:1, mps or cpu") from None
 
 
 def setup(name: Optional[str]) -> torch.device:
@@ -52,7 +54,7 @@ def setup(name: Optional[str]) -> torch.device:
     Args:
         name: `--device`.
     """
-    if "RANK" not in os.environ:
+    if not dist.is_torchelastic_launched():  # RANK and WORLD_SIZE may be left over from something else
         return get_device(name)
     if name in (None, "cuda") and torch.cuda.is_available():
         name = f"cuda:{os.environ['LOCAL_RANK']}"

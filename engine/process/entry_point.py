@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import errno
+import io
 import sys
-from typing import Callable
+from typing import Callable, Optional
 
 from datasets.files import DataError
 from engine.process.signals import Stopped, stop_on_signals
@@ -15,8 +16,11 @@ def run_main(main: Callable[[], object]) -> None:
     """Run a script's main function.
 
     An error that the user can mend is one line and exit status 2, a full disk among them; Ctrl-C ends with 130 and
-    SIGTERM with 143 once everything is saved.
+    SIGTERM with 143 once everything is saved. A terminal that lacks a letter gets a question mark.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         with stop_on_signals():
             main()
@@ -31,11 +35,29 @@ def run_main(main: Callable[[], object]) -> None:
         place = f"{error.filename}: " if error.filename else ""
         _fail(f"{place}cannot be written ({error.strerror}); make room or choose another folder. What was complete is "
               "unharmed: the same command goes on from there")
+    except ModuleNotFoundError as error:
+        _fail(f"{error.name} is not installed in {sys.prefix}; `pip install -r requirements.txt` has it")
     except ValueError as error:
         from clip import WeightsError  # torch takes seconds to import, and not every script needs it
         if not isinstance(error, WeightsError):
             raise
         _fail(str(error))
+    except RuntimeError as error:
+        advice = _advice(error)
+        if advice is None:
+            raise
+        _fail(advice)
+
+
+def _advice(error: RuntimeError) -> Optional[str]:
+    """What to do about an error of torch that the user can mend; None for all others."""
+    if "DataLoader worker" in str(error):
+        return ("a process that decodes images was killed, for want of memory perhaps; the same command goes on, with "
+                "fewer of them by --num_workers (0 decodes in the main process)")
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        reason = str(error).strip().splitlines()[0]
+        return f"--compile: the encoder cannot be compiled ({reason}); install a C++ compiler, or leave --compile out"
+    return None
 
 
 def _fail(message: str) -> None:

@@ -1,4 +1,5 @@
-"""SIGTERM and Ctrl-C: stop soon, with everything saved and an exit status of its own."""
+"""Stop signals (SIGTERM, Ctrl-C; SIGHUP and SIGUSR1, which SLURM sends before the end): stop soon, all saved, with an
+exit status of its own."""
 from __future__ import annotations
 
 import os
@@ -7,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Iterator, List, Optional
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Stopped(SystemExit):
@@ -18,6 +19,11 @@ class Stopped(SystemExit):
         self.signal = signal.Signals(number)
 
 
+def _heeded() -> List[signal.Signals]:
+    """The stop signals, less those that the process was started to ignore, as `nohup` does with SIGHUP."""
+    return [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
     """Within the block a stop signal raises `Stopped`, so that what is being written is finished or removed."""
@@ -26,11 +32,11 @@ def stop_on_signals() -> Iterator[None]:
     def stop(number: int, frame: Optional[FrameType]) -> None:
         if os.getpid() == owner:
             raise Stopped(number)
-        if number == signal.SIGTERM:  # a forked worker ends as it would have; Ctrl-C it leaves to its parent
+        if number != signal.SIGINT:  # a forked worker ends as it would have; Ctrl-C it leaves to its parent
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    before = {number: signal.signal(number, stop) for number in _heeded()}
     try:
         yield
     finally:
@@ -42,7 +48,7 @@ def stop_on_signals() -> Iterator[None]:
 def held_signals() -> Iterator[List[int]]:
     """Keep stop signals back until the block is left; the list names those that came."""
     received: List[int] = []
-    before = {number: signal.signal(number, lambda number, frame: received.append(number)) for number in STOP_SIGNALS}
+    before = {number: signal.signal(number, lambda number, frame: received.append(number)) for number in _heeded()}
     try:
         yield received
     finally:

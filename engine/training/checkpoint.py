@@ -1,6 +1,8 @@
 """Checkpoints: what they must hold, and putting them into a model and an optimiser."""
 from __future__ import annotations
 
+import pickle
+import re
 from pathlib import Path
 from typing import Any, Dict, NamedTuple, Optional
 
@@ -40,7 +42,10 @@ def load_checkpoint(path: PathLike) -> Dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged archive fails in many ways
-        reason = (str(error).splitlines() or [""])[0][:100]
+        if isinstance(error, pickle.UnpicklingError) and Path(path).suffix == ".json":
+            raise DataError(f"{path}: no checkpoint; give the checkpoint.pth beside it") from None
+        plain = re.sub(r"\x1b\[[0-9;]*m|[^\x20-\x7e]", "", (str(error).splitlines() or [""])[0])
+        reason = plain[:100]
         raise DataError(f"{path}: not a readable checkpoint ({type(error).__name__}: {reason}); "
                         "it may be truncated, or hold more than tensors") from None
     fault = _checkpoint_fault(checkpoint)

@@ -1,6 +1,7 @@
 """BLIP-2 as LAVIS has it."""
 from __future__ import annotations
 
+import pickle
 from importlib.metadata import version
 from typing import Any, Callable, List, Sequence
 
@@ -85,6 +86,9 @@ def load_lavis(model_type: str, device: torch.device, dtype: torch.dtype) -> Cap
     try:
         model, processors, _ = lavis_models.load_model_and_preprocess(
             name="blip2_opt", model_type=model_type, is_eval=True, device=device)
+    except pickle.UnpicklingError:
+        raise DataError(f"--model_type {model_type}: its checkpoint in torch's cache holds more than tensors, or is "
+                        "damaged, and is not loaded; remove it to fetch it anew") from None
     except (OSError, RuntimeError, ValueError) as error:
         raise cannot_load(model_type, error) from None
     return LavisCaptioner(model, processors["eval"], device, dtype)
