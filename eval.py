@@ -1,4 +1,4 @@
-"""Evaluate a method on a test split; make tables and figures of finished runs; tag a photo.
+"""Evaluate a method on a test split; make tables and figures of finished runs; tag photos.
 
     python eval.py --checkpoint runs/voc2007/checkpoint.pth             BAC-GCN, CDUL or TaI-DPT, as it was trained
     python eval.py --method clip --dataset voc2007                      CLIP zero-shot
@@ -18,6 +18,7 @@ config.json and result.json that tables are collected from go there too.
     python eval.py --figure curves --runs runs/mini                     mAP per epoch, with and without ReSO
     python eval.py --figure maps --checkpoint runs/mini/checkpoint.pth --image photo.jpg --categories dog car grass
     python eval.py --image photo.jpg --checkpoint runs/mini/checkpoint.pth
+    python eval.py --image photos/ --method clip --words dog cat "red car" --csv tags.csv --html tags.html
 
 Tables are written as Markdown, LaTeX and CSV, figures as PDF and PNG.
 """
@@ -32,12 +33,12 @@ from engine.evaluation.metrics import average_precision, summarise
 from engine.evaluation.scores_file import save_scores
 from engine.methods.method_scores import score_test_images, write_result
 from engine.pictures.figure_data import FIGURES, draw_figure, save_curves
-from engine.pictures.tagging import tag_photos
 from engine.process.distributed import is_main, setup
 from engine.process.entry_point import run_main
 from engine.process.reproducibility import seed_everything
 from engine.results.paper_tables import TABLES, write_table
 from engine.results.tables import NO_MAP, format_table
+from engine.tagging.photo_tags import tag_photos
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import List, NamedTuple, Optional
 import torch
 from torch import Tensor, nn
 
-from clip.model import CLIP
+from clip.model import CLIP, DenseFeatures
 from datasets.images import ImageTransform, image_transform
 from models.masks import complementary_images, high_attention, high_count
 
@@ -74,12 +74,21 @@ class FrozenEncoder(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Features:
         """Encode (B, 3, H, W) images; both sides are multiples of the patch size."""
-        dtype = PRECISIONS[self.precision]
-        with torch.autocast(images.device.type, dtype, enabled=dtype is not torch.float32):
-            dense = self._encode_image_dense(images, self.attention_layer, self.patch_attention == "self")
+        dense = self.dense(images)
+        with self._autocast(images):
             high = high_attention(dense.cls_attention, self.mask_share, self.mask_threshold)
             masked = (self._encode_tokens if self.mask_mode == "token" else self._encode_pixels)(images, high)
         return Features(dense.patch_embeddings, torch.stack([dense.global_embedding, *masked], dim=1))
+
+    @torch.no_grad()
+    def dense(self, images: Tensor) -> DenseFeatures:
+        """The pass over the whole images (B, 3, H, W) alone, without g_H and g_Hc."""
+        with self._autocast(images):
+            return self._encode_image_dense(images, self.attention_layer, self.patch_attention == "self")
+
+    def _autocast(self, images: Tensor) -> torch.autocast:
+        dtype = PRECISIONS[self.precision]
+        return torch.autocast(images.device.type, dtype, enabled=dtype is not torch.float32)
 
     def _encode_pixels(self, images: Tensor, high: Tensor) -> List[Tensor]:
         """g_H and g_Hc, (B, D) each, of images whose other patches are black."""

@@ -8,6 +8,7 @@ from datasets.files import DataError
 from datasets.flag_parser import FlagParser
 from engine.command_line.data_flags import add_data_flags
 from engine.command_line.method_flags import METHODS, add_cdul_flags, add_sparc_flags, add_tagclip_flags
+from engine.command_line.photo_flags import add_photo_flags
 
 
 def get_eval_parser(description: Optional[str], tables: Iterable[str] = (),
@@ -37,13 +38,15 @@ def get_eval_parser(description: Optional[str], tables: Iterable[str] = (),
     group.add_argument("--table", choices=list(tables), help="collect the finished runs of --runs")
     group.add_argument("--figure", choices=list(figures), help="draw a figure of the paper")
     group.add_argument("--image", nargs="+", metavar="PHOTO",
-                       help="tag these photos; with --figure masks or maps: draw them, not the first test images")
+                       help="tag these photos, and those in these folders; with --figure masks or maps: draw them, "
+                            "not the first test images")
     group.add_argument("--runs", nargs="+", default=["runs"], help="folders with finished runs, at any depth")
     group.add_argument("--categories", nargs="+", help="whose similarity maps to draw (default: the highest scores)")
     group.add_argument("--baseline", metavar="CSV",
                        help="per_class_METHOD.csv to draw beside --figure per_class (default: CLIP zero-shot)")
     group.add_argument("--caption_root", default="caption",
                        help="holds DATASET/ with the labels of --figure graph and of SPARC's compounds")
+    add_photo_flags(parser)
     return parser
 
 

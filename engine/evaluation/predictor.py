@@ -95,14 +95,18 @@ class Predictor:
         logits = 100 * embeddings @ self.text_embeddings.to(self.device).T
         return MaskedViews([pixels, pixels * mask, pixels * ~mask], logits.cpu(), float(grid.mean()))
 
-    @torch.no_grad()
     def tag(self, photo: Image.Image) -> Tags:
         """Scores of all categories for a photo, and the similarity maps behind them."""
+        return self.tag_batch(self.tensor(photo))[0]
+
+    @torch.no_grad()
+    def tag_batch(self, images: Tensor) -> List[Tags]:
+        """What `tag` says, of photos that are (n, 3, S, S) already."""
         assert self.model is not None, "CLIP alone has no model to ask"
-        image = self.tensor(photo)
-        prediction = self.model.eval()(*model_inputs(self.encoder(image), not self.args.no_masked_globals, self.device))
-        maps = prediction.maps[0].view(-1, *self._grid(image))
-        return Tags(prediction.logits[0].sigmoid().cpu(), maps.cpu())
+        features = self.encoder(images.to(self.device))
+        prediction = self.model.eval()(*model_inputs(features, not self.args.no_masked_globals, self.device))
+        scores, maps = prediction.logits.sigmoid().cpu(), prediction.maps.unflatten(2, self._grid(images)).cpu()
+        return [Tags(*pair) for pair in zip(scores, maps)]
 
 
 def load_predictor(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Predictor:

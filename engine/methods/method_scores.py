@@ -1,6 +1,7 @@
 """The scores that each method gives the test images."""
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Optional
 
@@ -59,13 +60,16 @@ def clip_scores(test: EvaluationSet) -> Tensor:
     args, encoder, text_embeddings = test.args, test.encoder, test.class_embeddings()
 
     def score(images: ImageList, what: str) -> Tensor:
-        store = extract_features(encoder, images, what, args)
-        softmax = not (args.raw_cosine or args.standardise)
-        scores = zero_shot_scores(store.plain_globals(), text_embeddings, softmax)
-        return torch.from_numpy(standardise_images(scores.numpy(), scores.numpy())) if args.standardise else scores
+        return clip_scores_of(extract_features(encoder, images, what, args).plain_globals(), text_embeddings, args)
 
     scores = score(test.images, "test")
     return zoomed(scores, score(Tiles(test.images, args.zoom), "tiles")) if args.zoom else scores
+
+
+def clip_scores_of(global_embeddings: Tensor, text_embeddings: Tensor, args: argparse.Namespace) -> Tensor:
+    """Zero-shot scores (n, C) from (n, D) and (C, D): the softmax, or what `--raw_cosine` or `--standardise` asks."""
+    scores = zero_shot_scores(global_embeddings, text_embeddings, softmax=not (args.raw_cosine or args.standardise))
+    return torch.from_numpy(standardise_images(scores.numpy(), scores.numpy())) if args.standardise else scores
 
 
 def bac_gcn_logits(test: EvaluationSet, trained: Checkpoint) -> Tensor:

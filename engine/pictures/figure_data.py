@@ -1,4 +1,4 @@
-"""What `eval.py --figure` and `eval.py --image` do: gather the data of a figure, draw it, save it."""
+"""What `eval.py --figure` does: gather the data of a figure, draw it, save it."""
 from __future__ import annotations
 
 import argparse
@@ -16,7 +16,7 @@ from datasets.images import read_image
 from datasets.plotting import SERIES, graph_figure, save_figure
 from datasets.registry import get_dataset
 from datasets.split_file import ImageList, read_image_ids
-from engine.evaluation.predictor import Predictor, Tags, class_ap, load_predictor
+from engine.evaluation.predictor import Tags, class_ap, load_predictor
 from engine.pictures.drawings import (
     MappedPhoto,
     curves_figure,
@@ -37,9 +37,6 @@ PHOTOS = 3
 """Test images in a figure for which no photo is named."""
 SHOWN_CLASSES, SHOWN_BACKGROUNDS = 3, 2
 """Maps of a photo for which no categories are named: the highest scores."""
-
-
-
 
 
 def draw_figure(args: argparse.Namespace, trained: Optional[Checkpoint], folder: PathLike) -> None:
@@ -74,18 +71,25 @@ def _draw_masks(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Figu
 
 def _draw_maps(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Figure:
     predictor = load_predictor(args, need_checkpoint(args, trained))
-    mapped = [map_photo(predictor, photo, predictor.tag(photo), args.categories) for _, photo in photos(args)]
+    mapped = [map_photo(photo, predictor.tag(photo), predictor.categories, predictor.num_classes, args.categories)
+              for _, photo in photos(args)]
     return maps_figure(mapped, predictor.spec.classes)
 
 
-def map_photo(predictor: Predictor, photo: Image.Image, tags: Tags,
+def map_photo(photo: Image.Image, tags: Tags, categories: Sequence[str], num_classes: int,
               names: Optional[Sequence[str]] = None) -> MappedPhoto:
     """A photo with the maps of the categories called `names`, or of those with the highest scores.
 
+    Args:
+        photo: the photo.
+        tags: its scores and maps.
+        categories: what they are of, classes first.
+        num_classes: C.
+        names: whose maps.
+
     Raises:
-        DataError: the model does not know a category.
+        DataError: a name is not among the categories.
     """
-    categories, num_classes = predictor.categories, predictor.num_classes
     if names is None:
         names = [score.name for part, count in ((slice(num_classes), SHOWN_CLASSES),
                                                 (slice(num_classes, None), SHOWN_BACKGROUNDS))

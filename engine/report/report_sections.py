@@ -172,7 +172,7 @@ def _maps(material: Material) -> str:
     predictor, blocks = material.predictor, []
     for row in _evenly(len(material.test.image_ids), MAPPED):
         photo = read_image(material.test_images.path(row))
-        mapped = map_photo(predictor, photo, predictor.tag(photo))
+        mapped = map_photo(photo, predictor.tag(photo), predictor.categories, predictor.num_classes)
         true = [predictor.categories[category] for category in material.test.labels[row]]
         cells = [html.figure(html.photo(np.asarray(mapped.photo)), f"test image with {', '.join(true)}",
                              f"true: {html.words(true)}")]

@@ -7,6 +7,7 @@ from pathlib import Path
 from string import Template
 
 from datasets.files import PathLike, atomic_write
+from engine.pictures.page_style import page_style
 from engine.report.material import gather
 from engine.report.report_sections import SECTIONS, summary, tiles
 
@@ -34,57 +35,12 @@ def write_report(folder: PathLike, args: argparse.Namespace) -> Path:
     template = Template((Path(__file__).parent / "report.html").read_text(encoding="utf-8"))
     spec = material.predictor.spec
     page = template.substitute(
-        title=escape(f"BAC-GCN on {spec.title}"), summary=summary(material), tiles=tiles(material),
+        style=page_style(Path(__file__).with_name("report.css")), title=escape(f"BAC-GCN on {spec.title}"),
+        summary=summary(material), tiles=tiles(material),
         sections="\n".join(section(material) for section in SECTIONS), footer=_footer(folder))
     with atomic_write(folder / REPORT_NAME) as file:
         file.write(page)
     return folder / REPORT_NAME
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def _footer(folder: Path) -> str:

@@ -134,6 +134,15 @@ def _bounding_box(mask: Tensor) -> Optional[Box]:
     return (int(ys.min()), int(ys.max()) + 1, int(xs.min()), int(xs.max()) + 1) if len(ys) else None
 
 
+class ScoredMaps(NamedTuple):
+    """What TagCLIP makes of a batch of images."""
+
+    scores: Tensor
+    """(B, C) in 0..1."""
+    refined: Tensor
+    """(B, N, O), R: the classes, then the backgrounds."""
+
+
 class TagCLIP:
     """Scores of images at their native size.
 
@@ -156,17 +165,23 @@ class TagCLIP:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Scores (B, C) in 0..1 of normalised images (B, 3, H, W), whose sides are multiples of the patch size."""
+        return self.scores_and_maps(images).scores
+
+    @torch.no_grad()
+    def scores_and_maps(self, images: Tensor) -> ScoredMaps:
+        """The scores, and the refined maps that they are the maxima of before reidentification."""
         visual = self.clip.visual
         grid = visual.grid(*images.shape[2:])
         embeddings, attentions = self.clip.encode_image_attentions(images)
-        scores, views = [], []
+        scores, maps, views = [], [], []
         for row, image in enumerate(images):
             refined = dual_masking_refinement(zero_shot_scores(embeddings[row], self.text_embeddings),
                                               agreed_attention(attentions[:, row, 1:, 1:]), grid, self.published)
+            maps.append(refined)
             scores.append(refined[:, :self.num_classes].amax(dim=0))
             views += [(row, view) for view in reidentification_views(
                 image, refined, scores[-1], visual.patch_size, visual.input_resolution, self.published)]
-        return self._reidentified(torch.stack(scores), views)
+        return ScoredMaps(self._reidentified(torch.stack(scores), views), torch.stack(maps))
 
     def _reidentified(self, scores: Tensor, views: List[Tuple[int, View]]) -> Tensor:
         """Average the score of each class that has a view with its probability in the view."""

@@ -40,7 +40,8 @@ def test_kept_statistics_give_the_same_scores_and_those_of_one_photo(tiny_world,
     assert "statistics of other images" in json.loads((tmp_path / "result.json").read_text())["title"]
     capsys.readouterr()
     photo = next(tiny_world.path("--val_img_root").glob(f"{scores.ids[3]}.*"))
-    run_script("eval", "--method", "sparc", *tiny_world.flags, "--image", photo, "--statistics", kept)
+    run_script("eval", "--method", "sparc", *tiny_world.flags, "--image", photo, "--statistics", kept,
+               "--output_dir", tmp_path)
     printed = dict(re.findall(r"^(\S.*?) +(-?\d\.\d{3})$", capsys.readouterr().out, re.MULTILINE))
     assert len(printed) == 10
     for name, score in printed.items():  # the store rounds to half precision

@@ -1,0 +1,50 @@
+"""The flags of `eval.py --image`: photos of one's own, their words, and where their tags go."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from datasets.files import DataError
+
+_FILES = ("csv", "json", "html")
+_WITH_IMAGE = ("words", *_FILES, "maps", "link_thumbnails")
+
+
+def add_photo_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags that go with `--image`."""
+    group = parser.add_argument_group("photos (--image, see docs/tags.md)")
+    group.add_argument("--words", nargs="+", metavar="WORD",
+                       help="with --method clip or tagclip: classes of your own, or a file with one a line")
+    group.add_argument("--csv", metavar="FILE", help="a table with a row a photo: tags, and the scores of all classes")
+    group.add_argument("--json", metavar="FILE", help="the same as JSON")
+    group.add_argument("--html", metavar="FILE", help="a page to look through the photos by their tags")
+    group.add_argument("--link_thumbnails", action="store_true",
+                       help="keep the page's small pictures in a folder beside it, for thousands of photos")
+    group.add_argument("--maps", action="store_true",
+                       help="draw the similarity maps of every photo (default: of up to ten, without a file)")
+
+
+def check_photo_flags(args: argparse.Namespace) -> None:
+    """Refuse flags that would do nothing, and files that cannot be written.
+
+    Args:
+        args: what the command line says, without defaults from a checkpoint.
+
+    Raises:
+        DataError: a flag goes with others that are not given, or a file is a folder or is named twice.
+    """
+    if not args.image or args.figure or args.table:
+        for flag in _WITH_IMAGE:
+            if getattr(args, flag):
+                raise DataError(f"--{flag} goes with --image, and not with --figure or --table; leave it out")
+        return
+    if args.zoom:
+        raise DataError("--zoom goes with an evaluation, photos are scored whole; leave it out")
+    if args.link_thumbnails and not args.html:
+        raise DataError("--link_thumbnails goes with --html; leave it out")
+    files = [getattr(args, flag) for flag in _FILES if getattr(args, flag)]
+    for path in files:
+        if Path(path).is_dir():
+            raise DataError(f"{path}: a folder; name a file in it")
+    if len({Path(path).absolute() for path in files}) < len(files):
+        raise DataError("--csv, --json and --html name the same file; give each its own")

@@ -1,0 +1,126 @@
+"""What `eval.py --image` does: score photos in batches, and write, print and draw their tags."""
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Counter as CounterType
+from typing import Iterator, List, Optional
+
+from tqdm import tqdm
+
+from datasets.files import DataError, PathLike
+from datasets.images import read_image
+from engine.command_line.method_flags import method_title
+from engine.pictures.drawings import maps_figure, top_scores
+from engine.pictures.figure_data import SHOWN_BACKGROUNDS, map_photo, save
+from engine.results.tables import format_table
+from engine.tagging.photo_files import find_photos, printable
+from engine.tagging.photo_loader import load_photos
+from engine.tagging.scorers import Scorer, check_scorer, load_scorer
+from engine.tagging.tag_files import AddPhoto, csv_file, json_file
+from engine.tagging.tag_page import html_page
+from engine.tagging.tagged_photo import TaggedPhoto, TagRun, tag_threshold
+from engine.training.checkpoint import Checkpoint
+
+FEW = 10
+"""Up to so many photos are shown on the screen with all their numbers, and drawn, where no file is asked for."""
+
+LISTED = 10
+"""Classes whose scores are printed for a photo."""
+
+
+def tag_photos(args: argparse.Namespace, trained: Optional[Checkpoint], folder: PathLike) -> None:
+    """`--image`: tag photos and folders of photos.
+
+    With `--csv`, `--json` or `--html` the tags go into these files; else they are printed, in full and with the maps
+    as pictures for up to `FEW` photos, a line a photo for more. `--maps` draws the pictures in any case.
+
+    Args:
+        args: the flags of eval.py, on top of the run's where a checkpoint is given.
+        trained: what `load_checkpoint` read, or None.
+        folder: gets the pictures, tags_PHOTO.pdf and .png.
+
+    Raises:
+        DataError: flags do not go together, a photo or folder is not there, or none of the photos can be read.
+    """
+    check_scorer(args, trained)
+    paths = find_photos(args.image)
+    to_files = bool(args.csv or args.json or args.html)
+    in_full = not to_files and len(paths) <= FEW
+    drawn = args.maps or in_full
+    if args.categories and not drawn:
+        raise DataError("--categories chooses the maps that are drawn; add --maps, or leave it out")
+    scorer = load_scorer(args, trained)
+    run = TagRun(f"{method_title(args)}, {Path(args.model_path).name}", scorer.categories, scorer.num_classes,
+                 tag_threshold(args, trained))
+    with ExitStack() as files:
+        outputs: List[AddPhoto] = []
+        if args.csv:
+            outputs.append(files.enter_context(csv_file(args.csv, run)))
+        if args.json:
+            outputs.append(files.enter_context(json_file(args.json, run)))
+        if args.html:
+            outputs.append(files.enter_context(html_page(args.html, run, args.link_thumbnails)))
+        if not to_files:
+            outputs.append(lambda photo: tqdm.write((describe if in_full else one_line)(photo, run)))
+        if drawn:
+            outputs.append(files.enter_context(maps_folder(folder, run, args.categories)))
+        for photo in score_photos(paths, scorer, run, args):
+            for add in outputs:
+                add(photo)
+        if not run.num_photos:
+            raise DataError(f"none of {len(paths):,} photos can be read (listed above), so nothing is written")
+    if run.unreadable:
+        print(f"{len(run.unreadable):,} of {len(paths):,} photos cannot be read (listed above)")
+    for path in filter(None, (args.csv, args.json, args.html)):
+        print(f"{path}: {run.num_photos:,} photos, {Path(path).stat().st_size / 2**20:.1f} MiB")
+
+
+def score_photos(paths: List[str], scorer: Scorer, run: TagRun, args: argparse.Namespace) -> Iterator[TaggedPhoto]:
+    """The photos that can be read, in order, with their tags; the others are printed, and join `run.unreadable`."""
+    batches = load_photos(paths, scorer.transform, scorer.batch_size, args.num_workers, bool(args.html))
+    with tqdm(total=len(paths), desc="tagging", unit="photo") as progress:
+        for batch in batches:
+            results = {place: tags for places, images in batch.groups for place, tags in zip(places, scorer(images))}
+            for place, photo in enumerate(batch.photos):
+                path = paths[photo.row]
+                if photo.fault:
+                    run.unreadable.append((path, photo.fault))
+                    tqdm.write(printable(photo.fault))
+                else:
+                    yield run.add(path, results[place], photo.thumbnail)
+                progress.update()
+
+
+def describe(photo: TaggedPhoto, run: TagRun) -> str:
+    """The tags of a photo, and its highest scores as a table."""
+    scores, num_classes = photo.result.scores, run.num_classes
+    listed = top_scores(scores[:num_classes], run.classes, num_classes, LISTED)
+    scenery = top_scores(scores[num_classes:], run.categories[num_classes:], 0, SHOWN_BACKGROUNDS)
+    text = (f"\n{printable(photo.path)}: {', '.join(run.classes[tag] for tag in photo.tags) or 'no tag'}\n"
+            + format_table(("class", "score"), [(score.name, f"{score.value:.3f}") for score in listed]))
+    if scenery:
+        text += "\nbackground: " + ", ".join(f"{score.name} {score.value:.3f}" for score in scenery)
+    return text
+
+
+def one_line(photo: TaggedPhoto, run: TagRun) -> str:
+    """The tags of a photo with their scores."""
+    tags = (f"{run.classes[tag]} {photo.result.scores[tag]:.2f}" for tag in photo.tags)
+    return f"{printable(photo.path)}: {', '.join(tags) or 'no tag'}"
+
+
+@contextmanager
+def maps_folder(folder: PathLike, run: TagRun, names: Optional[List[str]]) -> Iterator[AddPhoto]:
+    """Pictures of the similarity maps of each photo, tags_PHOTO.pdf and .png; photos of one name are numbered."""
+    used: CounterType[str] = Counter()
+
+    def add(photo: TaggedPhoto) -> None:
+        mapped = map_photo(read_image(photo.path), photo.result, run.categories, run.num_classes, names)
+        stem = f"tags_{Path(photo.path).stem}"
+        used[stem] += 1
+        save(maps_figure([mapped], run.classes), Path(folder) / (stem if used[stem] == 1 else f"{stem}_{used[stem]}"))
+
+    yield add

@@ -1,0 +1,64 @@
+"""The words of `--words`: classes of one's own for methods that need no training."""
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import List, Sequence, Tuple
+
+from datasets.files import DataError, read_lines, shorten
+from datasets.names import VOC_COCO_BACKGROUNDS
+from datasets.registry import DatasetSpec, get_dataset
+
+WORD_METHODS = ("clip", "tagclip")
+"""Methods that take `--words`."""
+
+
+def read_words(given: Sequence[str]) -> List[str]:
+    """The words of `--words`: those given, or the lines of the one file that is.
+
+    Raises:
+        DataError: there are fewer than two, or one comes twice.
+    """
+    source = "--words"
+    if len(given) == 1 and Path(given[0]).is_file():
+        source = given[0]
+        given = [line for _, line in read_lines(given[0])]
+    words = [" ".join(word.split()) for word in given]
+    if len(words) < 2:
+        raise DataError(f"{source}: {shorten(' '.join(words))} is no file and leaves nothing to choose from; give at "
+                        "least two words, or a file with a word a line")
+    word, count = Counter(words).most_common(1)[0]
+    if count > 1 or "" in words:
+        raise DataError(f"{source}: {shorten(word)} comes twice; name each word once" if count > 1
+                        else f"{source}: an empty word; leave it out")
+    return words
+
+
+def words_defaults(args: argparse.Namespace) -> argparse.Namespace:
+    """Fill in what the entry of a dataset would: weights, and a folder for results.
+
+    Raises:
+        DataError: `--words` meets a flag that brings classes of its own.
+    """
+    for flag, given in (("checkpoint", args.checkpoint), ("dataset", args.dataset)):
+        if given:
+            raise DataError(f"--words and --{flag} {given}: both name the classes; leave one of them out")
+    if args.method not in WORD_METHODS:
+        raise DataError(f"--words: {args.method} is trained for its own classes; add --method clip or tagclip")
+    args.model_path = args.model_path or DatasetSpec.model_path
+    args.output_dir = args.output_dir or f"runs/words_{args.method}"
+    return args
+
+
+def untrained_categories(args: argparse.Namespace) -> Tuple[Tuple[str, ...], int]:
+    """The categories of a method that needs no training, and how many of them are classes.
+
+    With `--words` these are the classes, and the backgrounds of VOC and COCO that are not among them the backgrounds
+    (our choice); TagCLIP's patches may choose a background, CLIP chooses among the classes.
+    """
+    if not args.words:
+        spec = get_dataset(args.dataset)
+        return spec.categories, len(spec.classes)
+    words = read_words(args.words)
+    return (*words, *(name for name in VOC_COCO_BACKGROUNDS if name not in words)), len(words)
