@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from typing import Callable, Iterator, List, Optional, Protocol, Tuple
+from typing import Callable, Iterator, List, Optional, Protocol, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +16,12 @@ from engine.command_line.method_flags import check_sparc
 from engine.evaluation.evaluation_set import check_weights
 from engine.evaluation.predictor import Predictor, Tags, load_predictor
 from engine.features.frozen_clip import build_encoder, load_clip
-from engine.features.text_embeddings import encode_categories
+from engine.features.text_embeddings import encode_words
 from engine.methods.method_scores import clip_scores_of
 from engine.methods.sparc_scores import load_sparc
 from engine.methods.tagclip_scores import batch_limit, native_transform
 from engine.process.distributed import get_device
-from engine.tagging.vocabulary import untrained_categories
+from engine.tagging.vocabulary import photo_spec
 from engine.training.checkpoint import Checkpoint
 from models.baselines.tagclip import TagCLIP
 from models.encoder import FrozenEncoder
@@ -142,14 +142,14 @@ def load_scorer(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Scor
     """
     if args.method == "bac_gcn":
         return BACGCNScorer(load_predictor(args, trained))
-    categories, num_classes = untrained_categories(args)
-    classes = categories[:num_classes]
+    spec = photo_spec(args)
+    classes = spec.classes
     clip_model = load_clip(args, get_device(args.device))
     if trained is not None:
         check_weights(args, trained, clip_model)
     if args.method == "tagclip":
-        return TagCLIPScorer(clip_model, _embed(clip_model, categories, args), classes, args)
-    texts = _embed(clip_model, classes, args)
+        return TagCLIPScorer(clip_model, _embed(clip_model, spec.prompt_names(spec.categories), args), classes, args)
+    texts = _embed(clip_model, spec.prompt_names(classes), args)
     score: Callable[[Tensor], Tensor]
     if args.method == "sparc":
         sparc, statistics = load_sparc(args.statistics, clip_model, classes)
@@ -159,9 +159,9 @@ def load_scorer(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Scor
     return GlobalScorer(build_encoder(args, clip_model), texts, classes, score, args.encode_batch_size)
 
 
-def _embed(clip_model: CLIP, categories: Tuple[str, ...], args: argparse.Namespace) -> Tensor:
+def _embed(clip_model: CLIP, words: Sequence[str], args: argparse.Namespace) -> Tensor:
     """(O, D), on the device of CLIP."""
     try:
-        return encode_categories(clip_model, categories, args.prompts)
+        return encode_words(clip_model, words, args.prompts)
     except ValueError as error:  # a word that is longer than CLIP's context
         raise DataError(f"--words: {error}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from pathlib import Path
-from typing import List, Sequence, Tuple
+from typing import List, Sequence
 
 from datasets.files import DataError, read_lines, shorten
 from datasets.names import VOC_COCO_BACKGROUNDS
@@ -51,14 +51,14 @@ def words_defaults(args: argparse.Namespace) -> argparse.Namespace:
     return args
 
 
-def untrained_categories(args: argparse.Namespace) -> Tuple[Tuple[str, ...], int]:
-    """The categories of a method that needs no training, and how many of them are classes.
+def photo_spec(args: argparse.Namespace) -> DatasetSpec:
+    """What photos are scored for without training: the categories of `--dataset`, or the `--words`.
 
-    With `--words` these are the classes, and the backgrounds of VOC and COCO that are not among them the backgrounds
-    (our choice); TagCLIP's patches may choose a background, CLIP chooses among the classes.
+    The words are the classes, and those backgrounds of VOC and COCO that are not among them the backgrounds (our
+    choice): TagCLIP's patches may choose one, CLIP chooses among the classes.
     """
     if not args.words:
-        spec = get_dataset(args.dataset)
-        return spec.categories, len(spec.classes)
-    words = read_words(args.words)
-    return (*words, *(name for name in VOC_COCO_BACKGROUNDS if name not in words)), len(words)
+        return get_dataset(args.dataset)
+    words = tuple(read_words(args.words))
+    backgrounds = tuple(name for name in VOC_COCO_BACKGROUNDS if name not in words)
+    return DatasetSpec("words", "words", words, backgrounds, "", "", "", "")
