@@ -8,7 +8,7 @@ from datasets.files import DataError
 from datasets.flag_parser import FlagParser
 from engine.command_line.data_flags import add_data_flags
 from engine.command_line.method_flags import METHODS, add_cdul_flags, add_sparc_flags, add_tagclip_flags
-from engine.command_line.photo_flags import add_photo_flags
+from engine.command_line.photo_flags import PHOTO_FLAGS, TAG_WITHOUT_TRAINING, add_photo_flags
 
 
 def get_eval_parser(description: Optional[str], tables: Iterable[str] = (),
@@ -56,9 +56,10 @@ _COLLECTING = {"table": ("table", "runs", "output_dir"), "curves": ("figure", "r
 READ_IN_MODES: Dict[str, Tuple[str, ...]] = {
     "runs": ("table", "curves"), "categories": ("maps", "tags"), "baseline": ("per_class",),
     "image": ("tags", "masks", "maps"),
-    **dict.fromkeys(("method", "statistics"), ("evaluation", "tags")),
-    **dict.fromkeys(("zoom", "raw_cosine", "standardise", "zeta", "published_behaviour", "max_patches", "compounds"),
-                    ("evaluation",)),
+    **dict.fromkeys(PHOTO_FLAGS, ("tags",)),
+    **dict.fromkeys(("method", "statistics", "raw_cosine", "standardise", "published_behaviour", "max_patches"),
+                    ("evaluation", "tags")),
+    **dict.fromkeys(("zoom", "zeta", "compounds"), ("evaluation",)),
 }
 """What `eval.py` does when it reads a flag, for flags that it does not always read."""
 
@@ -75,7 +76,10 @@ def check_mode(args: argparse.Namespace, typed: AbstractSet[str]) -> None:
     for flag in sorted(typed):
         if mode not in READ_IN_MODES.get(flag, (mode,)) or flag not in _COLLECTING.get(mode, (flag,)):
             raise DataError(f"--{flag} does nothing for {name}; leave it out")
-    if args.checkpoint is None and mode in ("maps", "per_class", "method", "tags") and args.method != "sparc":
+    if mode == "tags" and args.checkpoint is None and args.method not in TAG_WITHOUT_TRAINING:
+        raise DataError("--checkpoint is missing: --image takes the checkpoint.pth of a BAC-GCN, or --method clip or "
+                        "tagclip with --words or --dataset")
+    if args.checkpoint is None and mode in ("maps", "per_class", "method"):
         raise DataError(f"--checkpoint is missing: {name} takes the checkpoint.pth of a BAC-GCN that a train script "
                         "left in its output folder")
     if args.checkpoint is not None and args.method != "clip" and mode in ("evaluation", "maps", "tags"):

@@ -5,9 +5,15 @@ import argparse
 from pathlib import Path
 
 from datasets.files import DataError
+from datasets.registry import DatasetSpec
 
 _FILES = ("csv", "json", "html")
-_WITH_IMAGE = ("words", *_FILES, "maps", "link_thumbnails")
+
+PHOTO_FLAGS = ("words", *_FILES, "maps", "link_thumbnails")
+"""Flags that only `--image` reads."""
+
+TAG_WITHOUT_TRAINING = ("clip", "tagclip", "sparc")
+"""Methods that tag photos without a checkpoint."""
 
 
 def add_photo_flags(parser: argparse.ArgumentParser) -> None:
@@ -27,19 +33,9 @@ def add_photo_flags(parser: argparse.ArgumentParser) -> None:
 def check_photo_flags(args: argparse.Namespace) -> None:
     """Refuse flags that would do nothing, and files that cannot be written.
 
-    Args:
-        args: what the command line says, without defaults from a checkpoint.
-
     Raises:
         DataError: a flag goes with others that are not given, or a file is a folder or is named twice.
     """
-    if not args.image or args.figure or args.table:
-        for flag in _WITH_IMAGE:
-            if getattr(args, flag):
-                raise DataError(f"--{flag} goes with --image, and not with --figure or --table; leave it out")
-        return
-    if args.zoom:
-        raise DataError("--zoom goes with an evaluation, photos are scored whole; leave it out")
     if args.link_thumbnails and not args.html:
         raise DataError("--link_thumbnails goes with --html; leave it out")
     files = [getattr(args, flag) for flag in _FILES if getattr(args, flag)]
@@ -48,3 +44,17 @@ def check_photo_flags(args: argparse.Namespace) -> None:
             raise DataError(f"{path}: a folder; name a file in it")
     if len({Path(path).absolute() for path in files}) < len(files):
         raise DataError("--csv, --json and --html name the same file; give each its own")
+
+
+def words_defaults(args: argparse.Namespace) -> argparse.Namespace:
+    """Fill in what the entry of a dataset would: weights, and a folder for results.
+
+    Raises:
+        DataError: `--words` meets a flag that brings classes of its own.
+    """
+    for flag, given in (("checkpoint", args.checkpoint), ("dataset", args.dataset)):
+        if given:
+            raise DataError(f"--words and --{flag} {given}: both name the classes; leave one of them out")
+    args.model_path = args.model_path or DatasetSpec.model_path
+    args.output_dir = args.output_dir or f"runs/words_{args.method}"
+    return args

@@ -23,6 +23,7 @@ READ_BY: Dict[str, Tuple[str, ...]] = {
     "zoom": ("bac_gcn", "clip"),
     **dict.fromkeys(("raw_cosine", "standardise"), ("clip",)),
     **dict.fromkeys(("compounds", "statistics"), ("sparc",)),
+    "words": ("clip", "tagclip"),
 }
 """The methods that read a flag, for flags that not all of them read."""
 

@@ -11,6 +11,7 @@ from datasets.registry import get_dataset
 from engine.command_line.data_flags import DATA_DEFAULTS, fill_defaults
 from engine.command_line.eval_flags import check_mode, mode_of
 from engine.command_line.method_flags import EVAL_DEFAULTS
+from engine.command_line.photo_flags import check_photo_flags, words_defaults
 from engine.command_line.unread_flags import check_typed
 from engine.training.checkpoint import Checkpoint, load_checkpoint
 
@@ -63,9 +64,11 @@ def read_request(parser: FlagParser, argv: Optional[Sequence[str]] = None) -> Re
                         "--method or --checkpoint out")
     if mode_of(args) in ("evaluation", "tags"):
         check_typed(args, typed)
+    if mode_of(args) == "tags":
+        check_photo_flags(args)
     if trained:
         _check_categories(args, trained)
-    args = fill_defaults(args, trained is not None)
+    args = words_defaults(args) if args.words else fill_defaults(args, trained is not None)
     beside = Path(args.checkpoint).parent if trained else Path(args.output_dir)
     return Request(args, trained, Path(given.output_dir or beside))
 

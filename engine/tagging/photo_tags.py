@@ -45,7 +45,7 @@ def tag_photos(args: argparse.Namespace, trained: Optional[Checkpoint], folder: 
     Raises:
         DataError: flags do not go together, a photo or folder is not there, or none of the photos can be read.
     """
-    check_scorer(args, trained)
+    check_scorer(args)
     paths = find_photos(args.image)
     to_files = bool(args.csv or args.json or args.html)
     in_full = not to_files and len(paths) <= FEW

@@ -12,7 +12,7 @@ from torch import Tensor
 from clip.model import CLIP
 from datasets.files import DataError
 from datasets.images import ImageTransform
-from engine.command_line.method_flags import check_sparc
+from engine.command_line.photo_flags import TAG_WITHOUT_TRAINING
 from engine.evaluation.evaluation_set import check_weights
 from engine.evaluation.predictor import Predictor, Tags, load_predictor
 from engine.features.frozen_clip import build_encoder, load_clip
@@ -28,10 +28,6 @@ from models.encoder import FrozenEncoder
 
 NATIVE_BATCH = 8
 """Photos at their own size that are loaded together."""
-
-
-WITHOUT_CHECKPOINT = ("clip", "tagclip", "sparc")
-"""Methods that tag photos without one."""
 
 
 class Scorer(Protocol):
@@ -119,19 +115,17 @@ class TagCLIPScorer:
         return zip(scored.scores.cpu(), scored.refined.cpu())
 
 
-def check_scorer(args: argparse.Namespace, trained: Optional[Checkpoint]) -> None:
+def check_scorer(args: argparse.Namespace) -> None:
     """Look at the flags before anything is loaded.
 
     Raises:
         DataError: the method tags no photos, or lacks a flag.
     """
-    check_sparc(args)
     if args.method == "sparc" and not args.statistics:
         raise DataError("--statistics is missing: SPARC scores photos by what it learned from a test set; `eval.py "
                         "--method sparc` leaves it as sparc_statistics.npz")
-    if args.method not in WITHOUT_CHECKPOINT and (args.method != "bac_gcn" or trained is None):
-        raise DataError("--image takes the --checkpoint of a BAC-GCN, or --method clip or tagclip with --words or "
-                        f"--dataset; not --method {args.method}" + ("" if trained else ", and --checkpoint is missing"))
+    if args.method not in ("bac_gcn", *TAG_WITHOUT_TRAINING):
+        raise DataError(f"{args.checkpoint}: a checkpoint of {args.method}; --image takes that of a BAC-GCN")
 
 
 def load_scorer(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Scorer:

@@ -10,9 +10,6 @@ from datasets.files import DataError, read_lines, shorten
 from datasets.names import VOC_COCO_BACKGROUNDS
 from datasets.registry import DatasetSpec, get_dataset
 
-WORD_METHODS = ("clip", "tagclip")
-"""Methods that take `--words`."""
-
 
 def read_words(given: Sequence[str]) -> List[str]:
     """The words of `--words`: those given, or the lines of the one file that is.
@@ -33,22 +30,6 @@ def read_words(given: Sequence[str]) -> List[str]:
         raise DataError(f"{source}: {shorten(word)} comes twice; name each word once" if count > 1
                         else f"{source}: an empty word; leave it out")
     return words
-
-
-def words_defaults(args: argparse.Namespace) -> argparse.Namespace:
-    """Fill in what the entry of a dataset would: weights, and a folder for results.
-
-    Raises:
-        DataError: `--words` meets a flag that brings classes of its own.
-    """
-    for flag, given in (("checkpoint", args.checkpoint), ("dataset", args.dataset)):
-        if given:
-            raise DataError(f"--words and --{flag} {given}: both name the classes; leave one of them out")
-    if args.method not in WORD_METHODS:
-        raise DataError(f"--words: {args.method} is trained for its own classes; add --method clip or tagclip")
-    args.model_path = args.model_path or DatasetSpec.model_path
-    args.output_dir = args.output_dir or f"runs/words_{args.method}"
-    return args
 
 
 def photo_spec(args: argparse.Namespace) -> DatasetSpec:

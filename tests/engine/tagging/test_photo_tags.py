@@ -154,13 +154,13 @@ def test_many_photos_take_a_line_each(tiny_world, album, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("flags, message", [
-    (["--words", "dog", "cat"], "--words goes with --image"),
-    (["--figure", "maps", "--image", "ALBUM", "--csv", "x.csv"], "--csv goes with --image"),
-    (["--image", "ALBUM", "--words", "dog", "cat"], "add --method clip or tagclip"),
+    (["--words", "dog", "cat", "--method", "clip", "--dataset", "voc2007"], "--words does nothing for an evaluation"),
+    (["--figure", "maps", "--image", "ALBUM", "--csv", "x"], "--csv does nothing for --figure maps"),
+    (["--image", "ALBUM", "--words", "dog", "cat"], "or --method clip or tagclip with --words"),
     (["--image", "ALBUM", "--words", "dog", "--method", "clip"], "at least two words"),
     (["--image", "ALBUM", "--words", "dog", "cat", "--method", "clip", "--dataset", "voc2007"], "both name the"),
-    (["--image", "ALBUM", "--method", "cdul", "--dataset", "voc2007"], "cdul, and --checkpoint is missing"),
-    (["--image", "ALBUM", "--words", "dog", "cat", "--method", "clip", "--zoom", "2"], "--zoom goes with"),
+    (["--image", "ALBUM", "--method", "cdul", "--dataset", "voc2007"], "--checkpoint is missing"),
+    (["--image", "ALBUM", "--words", "dog", "cat", "--method", "clip", "--zoom", "2"], "--zoom does nothing for"),
     (["--image", "ALBUM", "--words", "dog", "cat", "--method", "clip", "--categories", "dog"], "add --maps"),
     (["--image", "ALBUM", "--words", "dog", "cat", "--method", "clip", "--link_thumbnails"], "goes with --html"),
     (["--image", "ALBUM", "--words", "dog", "cat", "--method", "clip", "--csv", "ALBUM"], "a folder; name a file"),
