@@ -62,7 +62,7 @@ audit: $(VENV)/.installed
 # transformers' BLIP-2 and LAVIS need different versions of transformers; open_clip is here, too.
 test-transformers: .venv-transformers/.installed
 	.venv-transformers/bin/python -m pytest tests/captions/test_captioner.py tests/captions/test_captioning.py \
-	    tests/captions/test_caption_script.py tests/clip/test_clip_parity.py
+	    tests/captions/test_caption_script.py tests/captions/test_chat_model.py tests/clip/test_clip_parity.py
 
 .venv-bench/.installed: benchmarks/requirements.txt tests/requirements-transformers.txt
 	$(PYTHON) -m venv .venv-bench

@@ -5,9 +5,8 @@ import argparse
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple, Union
 
-import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from datasets.captions.io import Captions, caption_paths
 from datasets.captions.journal import Batch, Journal, Settings, check_settings, read_journal
-from datasets.captions.prompts import DECODING, first_prompts, re_prompts
+from datasets.captions.prompts import first_prompts, re_prompts
 from datasets.files import DataError, PathLike, write_json
 from datasets.filter.lexicon import SYNONYM_ROOT, load_lexicon
 from datasets.filter.matcher import CategoryMatcher
@@ -67,9 +66,9 @@ def run_settings(dataset: str, image_ids: Sequence[str], captioner: Captioner, c
         "library": captioner.library,
         "precision": str(captioner.dtype).replace("torch.", ""),
         "caption_batch_size": batch_size,
-        "prompts": first_prompts(),
-        "re_caption_prompts": re_prompts(["X", "Y", "Z"]),
-        "decoding": DECODING,
+        "prompts": list(map(captioner.question, first_prompts())),
+        "re_caption_prompts": list(map(captioner.question, re_prompts(["X", "Y", "Z"]))),
+        "decoding": captioner.decoding,
     }
 
 
@@ -147,22 +146,22 @@ class _Loaded(NamedTuple):
     """A batch as it comes from the loader."""
 
     indices: List[int]
-    images: Optional[Tensor]
-    """(B, 3, H, W), one for each of `indices`; None where no image of the batch can be read."""
+    images: List[Tensor]
+    """As the captioner's transform makes them, one for each of `indices`; none where no image can be read."""
     reasons: Dict[int, str]
     """Index of each image that cannot be read to the reason."""
 
 
 def _collate(items: Sequence[Tuple[int, Union[Tensor, str]]]) -> _Loaded:
     images = {index: item for index, item in items if isinstance(item, Tensor)}
-    return _Loaded(list(images), torch.stack(list(images.values())) if images else None,
+    return _Loaded(list(images), list(images.values()),
                    {index: item for index, item in items if isinstance(item, str)})
 
 
 def _caption_batch(captioner: Captioner, image_ids: Sequence[str], loaded: _Loaded,
                    find_categories: FindCategories) -> Batch:
     unreadable = {image_ids[index]: reason for index, reason in loaded.reasons.items()}
-    if loaded.images is None:
+    if not loaded.images:
         return Batch({}, {}, unreadable)
     queries = captioner.encode(loaded.images)
     captions = captioner.answer(queries, [first_prompts()] * len(queries))

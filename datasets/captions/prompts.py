@@ -29,6 +29,14 @@ DECODING: Dict[str, Any] = {
 """Arguments of the language model's `generate`: LAVIS' defaults for BLIP-2. A caption ends at a line break. LAVIS'
 remaining defaults do nothing here: top_p and temperature without sampling, min_length as it counts the prompt."""
 
+CHAT_DECODING: Dict[str, Any] = {"num_beams": 1, "max_new_tokens": 64, "do_sample": False}
+"""The same for chat-style models (our choice): they are trained for greedy answers, and those are longer."""
+
+
+def chat_question(prompt: str) -> str:
+    """A prompt as a chat-style model is asked it: the question alone, and the wish for a caption (our choice)."""
+    return f"{prompt.replace('Question: ', '', 1).replace(' Answer:', '')} Answer in one sentence."
+
 
 def first_prompts() -> List[str]:
     """The six prompts of an image's first captions."""

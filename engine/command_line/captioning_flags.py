@@ -9,10 +9,12 @@ from engine.command_line.flag_types import count, natural
 def add_captioning_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the stages `caption`, `merge` and `all`."""
     group = parser.add_argument_group("captioning (stages caption, merge and all)")
-    group.add_argument("--captioner", default="lavis", help="BLIP-2 by lavis (default) or transformers")
+    group.add_argument("--captioner", default="lavis",
+                       help="BLIP-2 by lavis (default) or transformers, or vlm: a chat-style vision-language model")
     group.add_argument("--model_type", default="pretrain_opt2.7b",
                        help="pretrain_opt2.7b (default), pretrain_opt6.7b, caption_coco_opt2.7b or "
-                            "caption_coco_opt6.7b; for transformers also a local folder or a name on the hub")
+                            "caption_coco_opt6.7b; for transformers also, and for vlm only, a local folder or a name "
+                            "on the hub, such as HuggingFaceTB/SmolVLM-Instruct")
     group.add_argument("--train_img_root", "--img_root",
                        help="folder of the images (default: the dataset's training images)")
     group.add_argument("--train_split_file", "--split_file",

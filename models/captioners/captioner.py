@@ -1,6 +1,6 @@
-"""BLIP-2 with an OPT language model as captioner: LAVIS' implementation or transformers', behind one interface.
+"""What a captioner is, and BLIP-2 with an OPT language model as one: LAVIS' implementation or transformers'.
 
-Both go through the parts of the model, so that an image is encoded once for all of its prompts: vision encoder,
+Both BLIP-2s go through the parts of the model, so that an image is encoded once for all of its prompts: vision encoder,
 Q-Former and projection give its query embeddings, and the language model reads them before each prompt. Prompts are
 decoded together with others of the same number of tokens. Nothing is padded, so that every caption is the one that
 the library's own `generate` gives for its image and prompt alone, up to rounding.
@@ -12,12 +12,13 @@ from functools import partial
 from importlib import import_module
 from itertools import groupby
 from types import ModuleType
-from typing import Callable, List, NamedTuple, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Protocol, Sequence
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from datasets.captions.prompts import DECODING
 from datasets.files import DataError
 from models.captioners.halving_batches import HalvingBatches
 
@@ -33,24 +34,41 @@ HUB_NAMES = {
 """LAVIS' `model_type` to the same weights as transformers finds them on the hub."""
 
 
+class Captioner(Protocol):
+    """A frozen model that answers prompts about images."""
+
+    transform: Callable[[Image.Image], Tensor]
+    """From an RGB PIL image to the tensor that `encode` takes."""
+    library: str
+    """The packages whose code decides about the captions, with their versions."""
+    dtype: torch.dtype
+    decoding: Dict[str, Any]
+    """Arguments of the language model's `generate`."""
+
+    def question(self, prompt: str) -> str:
+        """What the model is asked for a prompt of `datasets.captions.prompts`."""
+
+    def encode(self, images: Sequence[Tensor]) -> Any:
+        """Images as `transform` makes them to what `answer` reads, one for each."""
+
+    def answer(self, queries: Any, prompts: Sequence[Sequence[str]]) -> List[List[str]]:
+        """One caption for each prompt.
+
+        Args:
+            queries: what `encode` gave for the images.
+            prompts: the prompts of each image.
+
+        Returns:
+            the captions of each image in the order of its prompts.
+        """
 
 
-
-
-
-
-
-
-
-class Captioner(ABC):
-    """A frozen BLIP-2 that answers prompts about images.
-
-    `transform` turns an RGB PIL image into the float tensor (3, H, W) that `encode` stacks; `library` names the
-    packages whose code decides about the captions, with their versions.
-    """
+class Blip2Captioner(ABC):
+    """A frozen BLIP-2; a `Captioner` whose `transform` gives float tensors (3, H, W) of one size."""
 
     transform: Callable[[Image.Image], Tensor]
     library: str
+    decoding = DECODING
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device = device
@@ -58,10 +76,14 @@ class Captioner(ABC):
         self._image_batches = HalvingBatches("image")
         self._caption_batches = HalvingBatches("caption")
 
+    def question(self, prompt: str) -> str:
+        """The prompt as it is."""
+        return prompt
+
     @torch.inference_mode()
-    def encode(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to query embeddings (B, Q, D) in the space of the language model's tokens."""
-        return torch.stack(self._image_batches.run(self._encode_images, images.unbind()))
+    def encode(self, images: Sequence[Tensor]) -> Tensor:
+        """B images (3, H, W) to query embeddings (B, Q, D) in the space of the language model's tokens."""
+        return torch.stack(self._image_batches.run(self._encode_images, images))
 
     @torch.inference_mode()
     def answer(self, queries: Tensor, prompts: Sequence[Sequence[str]]) -> List[List[str]]:
@@ -112,15 +134,9 @@ class _Row(NamedTuple):
     tokens: List[int]
 
 
-
-
-
 def attend_all(embeddings: Tensor) -> Tensor:
     """The attention mask (B, N) of embeddings (B, N, D) without padding."""
     return torch.ones(embeddings.shape[:-1], dtype=torch.long, device=embeddings.device)
-
-
-
 
 
 def import_library(module: str, hint: str) -> ModuleType:

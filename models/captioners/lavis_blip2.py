@@ -11,10 +11,10 @@ from torch import Tensor
 
 from datasets.captions.prompts import DECODING
 from datasets.files import DataError
-from models.captioners.captioner import HUB_NAMES, Captioner, attend_all, cannot_load, import_library
+from models.captioners.captioner import HUB_NAMES, Blip2Captioner, attend_all, cannot_load, import_library
 
 
-class LavisCaptioner(Captioner):
+class LavisCaptioner(Blip2Captioner):
     """LAVIS' `Blip2OPT`, as the BAC-GCN authors used it.
 
     Args:
@@ -77,7 +77,7 @@ def _use_key_value_cache(opt_model: Any) -> None:
     opt_model.prepare_inputs_for_generation = prepare_inputs_for_generation
 
 
-def load_lavis(model_type: str, device: torch.device, dtype: torch.dtype) -> Captioner:
+def load_lavis(model_type: str, device: torch.device, dtype: torch.dtype) -> Blip2Captioner:
     lavis_models = import_library("lavis.models", "LAVIS runs on Python 3.9 to 3.11: pip install "
                                   "salesforce-lavis==1.0.2; elsewhere take --captioner transformers")
     if model_type not in HUB_NAMES:

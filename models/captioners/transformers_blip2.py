@@ -11,10 +11,10 @@ from torch import Tensor
 
 from datasets.captions.prompts import DECODING
 from datasets.files import DataError
-from models.captioners.captioner import HUB_NAMES, Captioner, attend_all, cannot_load, import_library
+from models.captioners.captioner import HUB_NAMES, Blip2Captioner, attend_all, cannot_load, import_library
 
 
-class TransformersCaptioner(Captioner):
+class TransformersCaptioner(Blip2Captioner):
     """transformers' `Blip2ForConditionalGeneration` with an OPT language model.
 
     Its beam search divides a text's log-probability by the number of new tokens, that of LAVIS' older transformers
@@ -61,7 +61,7 @@ def _pixel_values(image_processor: Any, image: Image.Image) -> Tensor:
     return image_processor(images=image, return_tensors="pt")["pixel_values"][0]
 
 
-def load_transformers(model_type: str, device: torch.device, dtype: torch.dtype) -> Captioner:
+def load_transformers(model_type: str, device: torch.device, dtype: torch.dtype) -> Blip2Captioner:
     hint = "pip install 'transformers>=4.56' in an environment without LAVIS"
     transformers = import_library("transformers", hint)
     if not hasattr(transformers, "Blip2ForConditionalGeneration"):

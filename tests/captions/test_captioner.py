@@ -182,7 +182,7 @@ def test_halving_keeps_order_and_covers_odd_remainders():
 
 
 @pytest.mark.parametrize("flags, message", [
-    (("blip", "pretrain_opt2.7b", "auto"), "--captioner blip: choose lavis or transformers"),
+    (("blip", "pretrain_opt2.7b", "auto"), "--captioner blip: choose lavis, transformers, vlm"),
     (("lavis", "pretrain_opt2.7b", "fp8"), "--precision fp8"),
     (("lavis", "pretrain_opt2.7b", "fp16"), "fp16 needs a GPU"),
 ])
