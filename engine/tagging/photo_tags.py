@@ -13,6 +13,7 @@ from tqdm import tqdm
 from datasets.files import DataError, PathLike
 from datasets.images import read_image
 from engine.command_line.method_flags import method_title
+from engine.features.frozen_clip import weights_name
 from engine.pictures.drawings import maps_figure, top_scores
 from engine.pictures.figure_data import SHOWN_BACKGROUNDS, map_photo, save
 from engine.results.tables import format_table
@@ -53,7 +54,7 @@ def tag_photos(args: argparse.Namespace, trained: Optional[Checkpoint], folder: 
     if args.categories and not drawn:
         raise DataError("--categories chooses the maps that are drawn; add --maps, or leave it out")
     scorer = load_scorer(args, trained)
-    run = TagRun(f"{method_title(args)}, {Path(args.model_path).name}", scorer.categories, scorer.num_classes,
+    run = TagRun(f"{method_title(args)}, {weights_name(args.model_path)}", scorer.categories, scorer.num_classes,
                  tag_threshold(args, trained))
     with ExitStack() as files:
         outputs: List[AddPhoto] = []
