@@ -1,6 +1,7 @@
 # make demo   the whole method on the embedded default
 # make tables every table and figure of the README's embedded world, from three seeds; goes on where it was stopped
 # make test   ruff, mypy, and the tests with their coverage
+# make test-pythons   the quick tests on every Python from 3.10 to 3.13 that is on the machine, each in its environment
 # make test-transformers   captioning and weights of transformers and open_clip, in an environment of its own
 # make bench  speed and memory, beside transformers and open_clip, in an environment of its own
 # make audit  known vulnerabilities of the installed packages
@@ -9,12 +10,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo world tables test lint audit test-transformers bench clean
+.PHONY: demo world tables test test-pythons lint audit test-transformers bench clean
 
-$(VENV)/.installed: requirements.txt tests/requirements.txt
+$(VENV)/.installed: requirements.txt constraints.txt tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -r tests/requirements.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -r tests/requirements.txt
 	touch $@
 
 world: $(VENV)/.installed
@@ -49,6 +50,17 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# The longest tests are left out: killed runs, several processes, and the training of the mini CLIP.
+test-pythons:
+	for version in 3.10 3.11 3.12 3.13; do \
+	    command -v python$$version > /dev/null || { echo "python$$version is not here"; continue; }; \
+	    test -d .venv-$$version || python$$version -m venv .venv-$$version || exit; \
+	    .venv-$$version/bin/python -m pip install --quiet -c constraints.txt -r tests/requirements.txt || exit; \
+	    echo "python$$version"; \
+	    .venv-$$version/bin/python -m pytest --ignore=tests/mini --ignore=tests/engine/training/test_interruption.py \
+	        --ignore=tests/engine/training/test_distributed.py || exit; \
+	done
+
 audit: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/python tests/audit.py
@@ -74,4 +86,4 @@ bench: .venv-bench/.installed
 	.venv-bench/bin/python -m benchmarks.run
 
 clean:
-	rm -rf $(VENV) .venv-transformers .venv-bench runs features
+	rm -rf $(VENV) .venv-3.* .venv-transformers .venv-bench runs features

@@ -78,7 +78,7 @@ def _use_key_value_cache(opt_model: Any) -> None:
 
 
 def load_lavis(model_type: str, device: torch.device, dtype: torch.dtype) -> Blip2Captioner:
-    lavis_models = import_library("lavis.models", "LAVIS runs on Python 3.9 to 3.11: pip install "
+    lavis_models = import_library("lavis.models", "LAVIS runs on Python 3.10 and 3.11: pip install "
                                   "salesforce-lavis==1.0.2; elsewhere take --captioner transformers")
     if model_type not in HUB_NAMES:
         raise DataError(f"--model_type {model_type}: LAVIS' blip2_opt has {', '.join(HUB_NAMES)}; "

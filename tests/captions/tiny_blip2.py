@@ -13,7 +13,6 @@ from typing import Any, List, Optional
 import numpy as np
 import torch
 from PIL import Image
-from tokenizers import ByteLevelBPETokenizer
 
 IMAGE_SIZE = 28
 NUM_QUERIES = 4
@@ -38,7 +37,9 @@ def write_images(folder: Path, count: int, seed: int = 0) -> List[str]:
     return image_ids
 
 
-def _train_tokenizer() -> ByteLevelBPETokenizer:
+def _train_tokenizer() -> Any:
+    from tokenizers import ByteLevelBPETokenizer  # comes with transformers, which newer Pythons are without
+
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(SENTENCES * 3, vocab_size=600, min_frequency=2, special_tokens=SPECIAL_TOKENS)
     return tokenizer
