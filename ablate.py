@@ -3,9 +3,15 @@
     python ablate.py --dataset mini --study components --seeds 3 --output_dir runs/ablation
     python ablate.py --dataset mini --study hyper --seeds 3 --output_dir runs/ablation --epochs 8
     python ablate.py --dataset mini --study components --dry_run
+    python ablate.py --dataset mini --select --grid k=2,4,8 lr=3e-4,1e-3
+    python ablate.py --dataset mini --select --study choices --seeds 3
 
 Flags that are not its own go to every run. The same command again skips the runs that are finished and goes on with
 the one that was stopped; a study may grow by seeds or by the other study later.
+
+With --select the variants of the study or of the grid are ranked without a true label, by pseudo_mAP on training images
+that are held out (--val_share, 0.1 if not given), the better half trained on each time. The flags of the first one are
+left in chosen.json, for --config of the train script.
 """
 from __future__ import annotations
 
@@ -14,7 +20,8 @@ import runpy
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Sequence
+from statistics import mean
+from typing import Any, Callable, List, Sequence
 
 from datasets.files import DataError
 from datasets.flag_parser import FlagParser
@@ -25,7 +32,9 @@ from engine.command_line.unread_flags import why_unread
 from engine.process.entry_point import run_main
 from engine.results.finished_runs import PLACES, changed_flags, format_flags, read_run
 from engine.results.paper_tables import write_table
+from engine.results.selection import budgets, halve, measured, read_grid, selection_table, write_chosen
 from engine.results.studies import REFERENCE, STUDIES, Variant, variants
+from engine.training.run import Run
 
 TRAIN_SCRIPTS = {"voc2007": "train_voc07.py", "voc2012": "train_v12.py", "coco2014": "train_c14.py",
                  "nuswide": "train_nus.py", "mini": "train_mini.py"}
@@ -36,6 +45,9 @@ def train_script(dataset: str) -> str:
     """The script of a dataset; one that a description describes has a script for all of its kind."""
     return TRAIN_SCRIPTS.get(dataset, "train_custom.py")
 
+
+VAL_SHARE = 0.1
+"""Of the training images, held out by `--select` where `--val_share` is not given."""
 
 _TABLE_OF = {"components": "ablation", "choices": "choices", "hyper": "hyper"}
 
@@ -83,25 +95,78 @@ def plan_study(dataset: str, study: str, seeds: int, output_dir: Path, flags: Se
         output_dir: gets VARIANT/seed_N.
         flags: further flags of the train script, for every run.
     """
+    base = base_flags(dataset, flags)
+    return [PlannedRun(variant.title, with_flags(base, variant, seed, output_dir / variant.name / f"seed_{seed}"))
+            for seed in range(base.seed, base.seed + seeds) for variant in with_reference(study, base)]
+
+
+def base_flags(dataset: str, flags: Sequence[str]) -> argparse.Namespace:
+    """The flags of every run of a study."""
     parser = get_args_parser(dataset, None)
     parser.prog = train_script(dataset)
     base = parse_args(parser, ["--dataset", dataset, *flags])
     if base.method != "bac_gcn":
         raise DataError(f"--method {base.method}: the studies are of bac_gcn; train a baseline by {parser.prog}")
-    settings = vars(base)
+    return base
+
+
+def with_reference(study: str, base: argparse.Namespace) -> List[Variant]:
+    """The method as the flags have it, then the variants that are none of it.
+
+    A variant that the flags leave without effect is left out, and said to be.
+    """
     chosen = []
     for variant in variants(study):
-        reason = why_unread(argparse.Namespace(**{**settings, **variant.flags}), variant.flags.keys())
+        reason = why_unread(argparse.Namespace(**{**vars(base), **variant.flags}), variant.flags.keys())
         if reason:
             print(f"left out: {variant.title} ({reason})")
-        elif any(settings[flag] != value for flag, value in variant.flags.items()):
+        elif any(vars(base)[flag] != value for flag, value in variant.flags.items()):
             chosen.append(variant)  # a hyperparameter's own value is the reference
-    runs = []
-    for seed in range(base.seed, base.seed + seeds):
-        for variant in (Variant(REFERENCE, "BAC-GCN as it is", {}), *chosen):
-            own = {**variant.flags, "seed": seed, "output_dir": str(output_dir / variant.name / f"seed_{seed}")}
-            runs.append(PlannedRun(variant.title, argparse.Namespace(**{**settings, **own})))
-    return runs
+    return [Variant(REFERENCE, "BAC-GCN as it is", {}), *chosen]
+
+
+def with_flags(base: argparse.Namespace, variant: Variant, seed: int, folder: Path, **own: Any) -> argparse.Namespace:
+    """The flags of one run of a variant."""
+    return argparse.Namespace(**{**vars(base), **variant.flags, "seed": seed, "output_dir": str(folder), **own})
+
+
+def select(base: argparse.Namespace, candidates: Sequence[Variant], seeds: int, output_dir: Path,
+           train: Callable[[argparse.Namespace], Run]) -> str:
+    """Rank variants by pseudo_mAP with successive halving, leave the first one's flags, and say so.
+
+    Args:
+        base: flags of every run; `--epochs` are those of the last round.
+        candidates: what is compared.
+        seeds: how many runs of each, from `--seed` on.
+        output_dir: gets VARIANT/seed_N and chosen.json. What is trained already is read, not trained again.
+        train: `main` of the train script.
+    """
+    rounds = budgets(base.epochs, len(candidates))
+
+    def score(variant: Variant, epochs: int) -> float:
+        return mean(run_score(variant, epochs, seed) for seed in range(base.seed, base.seed + seeds))
+
+    def run_score(variant: Variant, epochs: int, seed: int) -> float:
+        folder = output_dir / variant.name / f"seed_{seed}"
+        args = with_flags(base, variant, seed, folder, epochs=epochs)
+        if args.lr_schedule != "constant":  # with fewer epochs it is another schedule: such a run cannot go on
+            args.output_dir = str(folder / f"{epochs}_epochs")
+        if epochs not in measured(args.output_dir, vars(args)):
+            print(f"\n{variant.title}, seed {seed}, {epochs} epochs, in {args.output_dir}", flush=True)
+            train(args)
+        return measured(args.output_dir, vars(args))[epochs]
+
+    ranking = halve(candidates, rounds, score)
+    best = ranking[0].variant
+    chosen = write_chosen(output_dir, vars(with_flags(base, best, base.seed, output_dir)))
+    table = selection_table(ranking, rounds, seeds).to_markdown()
+    return (f"{table}\nchosen: {format_flags(best.flags) or best.title}\n"
+            f"{train_script(base.dataset)} --config {chosen} trains with it")
+
+
+def load_train(dataset: str) -> Callable[[argparse.Namespace], Run]:
+    """`main` of the dataset's train script."""
+    return runpy.run_path(str(Path(__file__).parent / train_script(dataset)))["main"]
 
 
 def get_ablate_parser() -> FlagParser:
@@ -111,6 +176,9 @@ def get_ablate_parser() -> FlagParser:
     parser.add_argument("--study", choices=STUDIES, default="components")
     parser.add_argument("--seeds", type=count, default=1, help="runs of every variant, from --seed on (default: 1)")
     parser.add_argument("--output_dir", help="gets VARIANT/seed_N and the table (default: runs/ablation/DATASET)")
+    parser.add_argument("--select", action="store_true", help="rank the variants without a true label (see above)")
+    parser.add_argument("--grid", nargs="+", metavar="FLAG=VALUE,VALUE",
+                        help="with --select: every combination of these values, in place of a study")
     parser.add_argument("--dry_run", action="store_true", help="only say what is done and what would run")
     return parser
 
@@ -118,7 +186,20 @@ def get_ablate_parser() -> FlagParser:
 def main(argv: List[str]) -> None:
     """Run what is missing of a study, then write its table."""
     args, flags = get_ablate_parser().parse_known_args(argv)
-    output_dir = Path(args.output_dir or f"runs/ablation/{get_dataset(args.dataset).name}")
+    kind = "selection" if args.select else "ablation"
+    output_dir = Path(args.output_dir or f"runs/{kind}/{get_dataset(args.dataset).name}")
+    if args.grid and not args.select:
+        raise DataError("--grid is ranked by --select; give both")
+    if args.select:
+        base = base_flags(args.dataset, flags)
+        base.val_share = base.val_share or VAL_SHARE
+        candidates = (read_grid(get_args_parser(args.dataset, None), args.grid) if args.grid
+                      else with_reference(args.study, base))
+        if args.dry_run:
+            print("\n".join(f"{variant.name}  {format_flags(variant.flags)}" for variant in candidates))
+            return
+        print(select(base, candidates, args.seeds, output_dir, load_train(args.dataset)))
+        return
     plan = plan_study(args.dataset, args.study, args.seeds, output_dir, flags)
     missing = [run for run in plan if not run.is_done()]
     print(f"{len(plan)} runs, {len(plan) - len(missing)} are done")
@@ -126,7 +207,7 @@ def main(argv: List[str]) -> None:
         for run in missing:
             print(f"missing: {run.folder}  ({run.title}, seed {run.args.seed})")
         return
-    train = runpy.run_path(str(Path(__file__).parent / train_script(args.dataset)))["main"]
+    train = load_train(args.dataset)
     for number, run in enumerate(missing, start=1):
         print(f"\n[{number} of {len(missing)}] {run.title}, seed {run.args.seed}, in {run.folder}", flush=True)
         train(run.args)

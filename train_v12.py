@@ -17,6 +17,7 @@ import time
 from datasets.registry import get_dataset
 from datasets.split_file import ImageList, read_image_ids
 from engine.command_line.train_flags import get_args_parser, parse_args
+from engine.evaluation.held_out import held_out_metrics, hold_out
 from engine.evaluation.metrics import average_precision, mean_ap, summarise
 from engine.evaluation.zoom import zoomed_map
 from engine.features.extraction import extract_features
@@ -28,7 +29,7 @@ from engine.methods.baseline_training import train_baseline
 from engine.process.distributed import setup
 from engine.process.entry_point import run_main
 from engine.process.reproducibility import seed_everything
-from engine.training.build_model import build_model
+from engine.training.build_model import build_model, start_embeddings
 from engine.training.crops import extend_with_crops
 from engine.training.epoch import train_one_epoch
 from engine.training.fused_labels import fuse_with_clip
@@ -66,11 +67,15 @@ def main(args: argparse.Namespace) -> Run:
     test_store = extract_features(encoder, test_images, "test", args)
     pseudo = fuse_with_clip(pseudo, train_images, train_store, encoder, text_embeddings[:num_classes], args)
 
+    # Training set and, with --val_share, training images that are kept out to compare runs without true labels.
+    train_set, held_out = hold_out(FeatureSet([train_store], pseudo.targets, train_ids), args, spec)
+    train_images = ImageList(args.train_img_root, train_set.image_ids, encoder.transform)
+    test_set = FeatureSet([test_store], test_split.targets(num_classes))
+
     # BAC-GCN: the similarity kernel and the GCN over global, class and background nodes.
     seed_everything(args.seed, device)
-    model = build_model(args, text_embeddings, pseudo.graph, num_classes).to(device)
-    train_set = FeatureSet([train_store], pseudo.targets, train_ids)
-    test_set = FeatureSet([test_store], test_split.targets(num_classes))
+    start_at = start_embeddings(args, text_embeddings, train_set)
+    model = build_model(args, start_at, pseudo.graph, num_classes).to(device)
     calibrate(model, train_set, args, device)
     optimizer = build_optimizer(model, args)
     run = Run(args, categories, {**clip_facts(clip_model), **data, "skipped_images": skipped + skipped_test})
@@ -85,6 +90,7 @@ def main(args: argparse.Namespace) -> Run:
         loss = train_one_epoch(model, train_set, optimizer, args, device, run)
         seconds = time.perf_counter() - start
         metrics = summarise(predict(model, test_set, args, device)[:, :num_classes], test_set.targets)
+        metrics.update(held_out_metrics(model, held_out, args, device))
         run.finish_epoch({"epoch": epoch, "loss": loss, "images": len(train_set), **metrics},
                          {"seconds": seconds, "images_per_second": len(train_set) / seconds}, model, optimizer)
 

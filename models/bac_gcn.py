@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from models.kernel import SimilarityKernel
 
 LOGITS = ("both", "local", "global")
+LOGIT_STARTS = ("prior", "fitted")
 
 
 class Prediction(NamedTuple):
@@ -77,3 +78,24 @@ class BACGCN(nn.Module):
         learning both. Our choice. Both arguments are (O,): means over (a sample of) the training images.
         """
         self.bias.add_(torch.logit(prior, eps=1e-3) - mean_logits)
+
+    def fit_start(self, logits: Tensor, targets: Tensor) -> None:
+        """Move the scale and the biases to the least cross-entropy with everything else as it is.
+
+        The fit is convex and takes the place of `calibrate`. Our choice.
+
+        Args:
+            logits: (n, O) logits of (a sample of) the training images before any training.
+            targets: (n, O) their pseudo-labels.
+        """
+        cosines = (logits - self.bias.detach()) / self.log_scale.detach().exp()
+        optimizer = torch.optim.LBFGS([self.log_scale, self.bias], max_iter=100, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = F.binary_cross_entropy_with_logits(self.log_scale.exp() * cosines + self.bias, targets)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        optimizer.zero_grad()

@@ -38,19 +38,25 @@ class FrozenEncoder(nn.Module):
         mask_mode: "token" leaves the removed patches out of the transformer, which makes the two masked images cost
             one pass together (our choice: on the embedded world it is as good); "pixel" paints them black, as the
             paper does, at three passes an image.
+        resolution: side of the input in pixels, a multiple of the patch; CLIP's own where it is None. Position
+            embeddings are interpolated.
         precision: of the matrix products, by autocast where it is not that of the weights.
         compiled: fuse what is between the products by `torch.compile`, which takes a C++ compiler and half a minute.
     """
 
     def __init__(self, clip_model: CLIP, mask_share: float = 0.15, mask_threshold: Optional[float] = None,
                  attention_layer: int = -1, mask_mode: str = "token", patch_attention: str = "self",
-                 precision: str = "fp32", compiled: bool = False) -> None:
+                 resolution: Optional[int] = None, precision: str = "fp32", compiled: bool = False) -> None:
         super().__init__()
         if mask_mode not in MASK_MODES:
             raise ValueError(f"mask_mode is {mask_mode!r}; choose one of {', '.join(MASK_MODES)}")
         if patch_attention not in PATCH_ATTENTIONS:
             raise ValueError(f"patch_attention is {patch_attention!r}; choose one of {', '.join(PATCH_ATTENTIONS)}")
+        if resolution is not None and resolution % clip_model.visual.patch_size:
+            raise ValueError(f"resolution is {resolution}, no multiple of the patch of {clip_model.visual.patch_size}")
         self.clip = clip_model
+        self.resolution = resolution or clip_model.visual.input_resolution
+        """Side of the input in pixels. What is encoded, cropped or drawn asks here."""
         self.mask_share = mask_share
         self.mask_threshold = mask_threshold
         self.attention_layer = attention_layer
@@ -60,11 +66,6 @@ class FrozenEncoder(nn.Module):
         dense, single = clip_model.encode_image_dense, clip_model.encode_image
         self._encode_image_dense = torch.compile(dense) if compiled else dense
         self._encode_image = torch.compile(single) if compiled else single
-
-    @property
-    def resolution(self) -> int:
-        """Side of the input in pixels. What is encoded, cropped or drawn asks here."""
-        return self.clip.visual.input_resolution
 
     @property
     def transform(self) -> ImageTransform:

@@ -1,6 +1,8 @@
 """From caption counts to the adjacency over global, class and background nodes."""
 from __future__ import annotations
 
+from typing import Optional
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,7 @@ def node_adjacency(
     class_background_edges: bool = True,
     global_edge: float = 1.0,
     normalisation: str = "row",
+    self_share: Optional[float] = None,
 ) -> Tensor:
     """Adjacency over the nodes [globals, classes, backgrounds]; row i weighs what node i receives.
 
@@ -41,6 +44,9 @@ def node_adjacency(
         class_background_edges: keep the edges between classes and backgrounds.
         global_edge: weight of the edges between each global node and every local node.
         normalisation: "row" (each row sums to one), "symmetric" (D^-1/2 A D^-1/2 with D the row sums) or "none".
+        self_share: if given, what a node keeps of itself, whatever the number of its neighbours; the rest comes from
+            them by the weights of the edges (re-weighting as in ML-GCN, Chen et al., CVPR 2019). It replaces the
+            normalisation. With a row's sum of one and unit edges, a global node keeps 2% of itself among 44 neighbours.
 
     Returns:
         (G + O, G + O), self-loops included. Our choice: the paper states which edges exist, not their weights.
@@ -55,6 +61,11 @@ def node_adjacency(
     adjacency[num_globals:, num_globals:] = graph
     adjacency[:num_globals, num_globals:] = global_edge
     adjacency[num_globals:, :num_globals] = global_edge
+    if self_share is not None:
+        neighbours = adjacency.fill_diagonal_(0)
+        received = neighbours.sum(dim=1, keepdim=True)
+        return torch.where(received > 0, (1 - self_share) * neighbours / received.clamp_min(1e-12)
+                           + self_share * torch.eye(size), torch.eye(size))
     degree = adjacency.sum(dim=1)
     if normalisation == "row":
         return adjacency / degree[:, None]

@@ -1,7 +1,7 @@
-"""The similarity kernel: pools the patches that look most like each category (method: S_o = P . w_o)."""
+"""The similarity kernel: pools the patches that look most like each category (method: S_o = P . w_o); and its start."""
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Callable, Dict, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -40,3 +40,30 @@ class SimilarityKernel(nn.Module):
         # One batched product with a 0/1 selection is faster than gathering a (B, O, K, D) tensor.
         selection = torch.zeros_like(maps).scatter_(-1, strongest, 1.0 / k)
         return LocalFeatures(selection @ patches, maps)
+
+
+def from_text(text_embeddings: Tensor, globals_: Tensor, targets: Tensor) -> Tensor:
+    """The embedding of the category's prompt, as in the paper."""
+    return F.normalize(text_embeddings, dim=-1)
+
+
+def from_captions(text_embeddings: Tensor, globals_: Tensor, targets: Tensor) -> Tensor:
+    """The mean global feature of the images whose captions name the category, by their labels, minus that of all."""
+    directions = F.normalize(globals_, dim=-1)
+    mean = directions.mean(dim=0)
+    weights = targets / targets.sum(dim=0).clamp_min(1e-6)
+    prototypes = F.normalize(weights.T @ directions - mean, dim=-1)
+    # A category that no caption names has nothing but its prompt.
+    return prototypes.where(targets.sum(dim=0)[:, None] > 0, from_text(text_embeddings, globals_, targets))
+
+
+def from_both(text_embeddings: Tensor, globals_: Tensor, targets: Tensor) -> Tensor:
+    """The sum of both, at unit length each."""
+    return F.normalize(from_text(text_embeddings, globals_, targets)
+                       + from_captions(text_embeddings, globals_, targets), dim=-1)
+
+
+KERNEL_STARTS: Dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "text": from_text, "captions": from_captions, "both": from_both}
+"""`--kernel_start`: from (O, D) text embeddings, (n, D) plain global features and (n, O) pseudo-labels of the training
+images to (O, D) of unit length. Only "text" is the paper's."""

@@ -39,8 +39,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, args: argparse.Namespace
 
     Args:
         optimizer: gets the rate.
-        args: `--lr`, `--lr_schedule` and `--epochs`.
+        args: `--lr`, `--lr_schedule`, `--lr_warmup` and `--epochs`.
         epochs_done: epochs behind the batch, with the fraction of the one under way.
     """
+    warmup = min(1.0, epochs_done / args.lr_warmup) if args.lr_warmup else 1.0
     for group in optimizer.param_groups:
-        group["lr"] = args.lr * LR_SCHEDULES[args.lr_schedule](epochs_done / args.epochs)
+        group["lr"] = args.lr * warmup * LR_SCHEDULES[args.lr_schedule](epochs_done / args.epochs)

@@ -13,7 +13,7 @@ from torch import Tensor
 from datasets.files import DataError, PathLike, atomic_write, read_json, shorten, write_json
 from models.masks import min_max
 
-CROP_LABELS = ("category", "image")
+CROP_LABELS = ("category", "image", "ignore")
 INDEX_NAME = "index.json"
 
 
@@ -122,20 +122,24 @@ def _crop_fault(entry: Any) -> Optional[str]:
     return None
 
 
-def crop_targets(targets: Tensor, category: Tensor, num_classes: int, labels: str) -> Tensor:
+def crop_targets(targets: Tensor, category: Tensor, num_classes: int, labels: str, positive: float = 0.5) -> Tensor:
     """Targets of crops.
 
     Args:
         targets: (n, O) targets of the images that the crops were cut from.
         category: (n,) the class that each crop was cut for.
         num_classes: C.
+        positive: a class whose target reaches it is a positive.
         labels: "image" keeps the image's targets; "category" clears every class but the crop's own. Backgrounds
-            keep their targets, as the scene goes on behind the object. Our choice.
+            keep their targets, as the scene goes on behind the object. "ignore" makes the other positives of the image
+            unknown (NaN), since the crop may or may not show them. Our choice.
     """
     targets = targets.clone()
+    classes, rows = targets[:, :num_classes], torch.arange(len(targets))
+    own = targets[rows, category]
     if labels == "category":
-        rows = torch.arange(len(targets))
-        own = targets[rows, category]
-        targets[:, :num_classes] = 0
-        targets[rows, category] = own
+        classes.zero_()
+    elif labels == "ignore":
+        classes[classes >= positive] = torch.nan
+    targets[rows, category] = own
     return targets

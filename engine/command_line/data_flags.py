@@ -42,6 +42,8 @@ def add_data_flags(parser: argparse.ArgumentParser, dataset: Optional[str]) -> N
                        help="store nothing: encode the images again in every epoch, for want of disk")
     group.add_argument("--skip_unreadable", action="store_true",
                        help="list images that cannot be read and go on without them, instead of stopping at once")
+    group.add_argument("--resolution", type=count, metavar="PIXELS",
+                       help="side of the frozen encoder's input, any multiple of its patch (default: CLIP's own)")
     group.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the frozen encoder's products")
     group.add_argument("--compile", action="store_true",
                        help="compile the frozen encoder, which pays in half precision on thousands of images")

@@ -5,6 +5,7 @@ import argparse
 from typing import Any, Dict, List, Tuple
 
 from engine.command_line.flag_types import count, natural, positive, share
+from engine.command_line.recipes import RECIPES
 
 TRAINED_METHODS = ("bac_gcn", "cdul", "tai_dpt")
 """What `--method` of a train script takes."""
@@ -106,6 +107,7 @@ def _name_parts(args: argparse.Namespace, trained: bool) -> List[Tuple[str, str]
         variants = [(args.prompts == "ensemble", "ensemble", "prompt ensemble"),
                     (args.raw_cosine, "cosine", "raw cosine"),
                     (args.standardise, "standardised", "standardised cosine"),
+                    (bool(args.resolution), f"{args.resolution}px", f"{args.resolution} px"),
                     (bool(args.zoom), f"zoom{args.zoom}", zoom_title(args.zoom))]
         return [("clip", "CLIP zero-shot"), *((part, title) for asked, part, title in variants if asked)]
     if args.method == "tagclip":
@@ -122,7 +124,10 @@ def _name_parts(args: argparse.Namespace, trained: bool) -> List[Tuple[str, str]
         if not trained:
             return [("cdul_initial", "CDUL initialisation")]
         return [("cdul", "CDUL") if args.backbone == "resnet101" else ("cdul_clip", "CDUL port to a frozen-CLIP head")]
-    return [("tai_dpt", "TaI-DPT port to ViT") if args.method == "tai_dpt" else ("", "BAC-GCN")]
+    if args.method == "tai_dpt":
+        return [("tai_dpt", "TaI-DPT port to ViT")]
+    recipe = getattr(args, "recipe", "paper")  # eval.py has it from a checkpoint alone
+    return [("" if recipe == "paper" else recipe, RECIPES[recipe].title)]
 
 
 def zoom_title(zoom: int) -> str:

@@ -22,4 +22,5 @@ def complete_flags(values: Dict[str, Any]) -> Dict[str, Any]:
         return {**defaults, **EVAL_DEFAULTS.get(values.get("method", ""), {}), **values}
     if values.get("method") not in TRAINED_METHODS or not isinstance(values.get("dataset"), str):
         return values
-    return {**default_flags(values["dataset"], values["method"], values.get("backbone")), **values}
+    return {**default_flags(values["dataset"], values["method"], values.get("backbone"), values.get("recipe", "paper")),
+            **values}

@@ -16,12 +16,14 @@ from engine.command_line.method_flags import (
     add_tai_dpt_flags,
     method_defaults,
 )
+from engine.command_line.recipes import RECIPES
 from engine.command_line.saved_flags import check_flags
 from engine.command_line.unread_flags import check_typed
-from models.bac_gcn import LOGITS
+from models.bac_gcn import LOGIT_STARTS, LOGITS
 from models.encoder import MASK_MODES, PATCH_ATTENTIONS
 from models.gcn import ACTIVATIONS, GCN_LAYERS
 from models.graph import ADJACENCIES, NORMALISATIONS
+from models.kernel import KERNEL_STARTS
 from models.losses import LOSSES
 from models.optimizer import LR_SCHEDULES
 from models.reso import CROP_LABELS
@@ -38,6 +40,9 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
     group.add_argument("--method", choices=TRAINED_METHODS, default="bac_gcn",
                        help="a baseline in place of BAC-GCN, with its own defaults for --epochs, --batch_size, --lr "
                             "and --weight_decay")
+    group.add_argument("--recipe", choices=list(RECIPES), default="paper",
+                       help="defaults of the flags of BAC-GCN: all that the paper states, or ours, which is named "
+                            "BAC-GCN+ (see docs/recipes.md)")
     group.add_argument("--output_dir", help="everything that the run leaves (default: runs/DATASET, for a baseline "
                                             "runs/DATASET_METHOD, runs/DATASET_cdul_clip)")
     group.add_argument("--config", help="take the defaults of all flags from another run's config.json")
@@ -45,6 +50,9 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
                        help="go on from this checkpoint. Without it a run goes on from the one in its output folder")
     group.add_argument("--overwrite", action="store_true", help="start anew over the run in the output folder")
     group.add_argument("--seed", type=natural, default=0)
+    group.add_argument("--val_share", type=share, metavar="SHARE",
+                       help="keep this share of the training images out: their pseudo-labels make pseudo_mAP, which "
+                            "chooses best.pth and compares runs without a true label (see docs/recipes.md)")
 
     group = parser.add_argument_group("optimisation")
     group.add_argument("--epochs", type=count, default=16)
@@ -53,6 +61,8 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
     group.add_argument("--weight_decay", type=nonnegative, default=0.0)
     group.add_argument("--loss", choices=list(LOSSES), default="bce", help=describe(LOSSES))
     group.add_argument("--lr_schedule", choices=list(LR_SCHEDULES), default="constant", help=describe(LR_SCHEDULES))
+    group.add_argument("--lr_warmup", type=nonnegative, default=0.0, metavar="EPOCHS",
+                       help="the rate rises from 0 over so many epochs, which need not be whole")
 
     group = parser.add_argument_group("captions, pseudo-labels and graph")
     group.add_argument("--caption_root", default="caption", help="folder with DATASET/, as caption.py leaves it")
@@ -61,6 +71,9 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
     group.add_argument("--edge_threshold", type=finite, default=0.0, help="cut edges of the caption graph below it")
     group.add_argument("--global_edge", type=nonnegative, default=1.0, help="weight of the global-local edges")
     group.add_argument("--normalisation", choices=NORMALISATIONS, default="row", help="of the adjacency")
+    group.add_argument("--self_share", type=share,
+                       help="what a node keeps of itself, the rest comes from its neighbours (ML-GCN's re-weighting; "
+                            "default: what --normalisation makes of it)")
     group.add_argument("--no_class_background_edges", action="store_true")
     group.add_argument("--no_backgrounds", action="store_true", help="class nodes and labels only")
 
@@ -76,7 +89,9 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
                             "does, which takes half as long again")
     group.add_argument("--no_masked_globals", action="store_true", help="one plain global node instead of two")
     group.add_argument("--k", type=count, default=4, help="patches averaged per category")
-    group.add_argument("--frozen_kernel", action="store_true", help="keep the kernel at the text embeddings")
+    group.add_argument("--kernel_start", choices=list(KERNEL_STARTS), default="text",
+                       help="of w_o and the classifier; " + describe(KERNEL_STARTS))
+    group.add_argument("--frozen_kernel", action="store_true", help="keep the kernel where it starts")
 
     group = parser.add_argument_group("CLIP-GCN and logits")
     group.add_argument("--no_gcn", action="store_true", help="score the nodes as they are")
@@ -87,6 +102,9 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
     group.add_argument("--no_residual", action="store_true")
     group.add_argument("--logits", choices=LOGITS, default="both")
     group.add_argument("--logit_scale", type=positive, default=10.0, help="at the start; it is learned")
+    group.add_argument("--logit_start", choices=LOGIT_STARTS, default="prior",
+                       help="prior: biases so that the mean logit is the log-odds of the pseudo-labels; fitted: scale "
+                            "and biases with the least cross-entropy, from --logit_scale")
 
     group = parser.add_argument_group("ReSO")
     group.add_argument("--reso_epoch", type=count, default=11, help="first epoch that trains on the crops too")
@@ -97,20 +115,23 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
                        help="a class whose pseudo-label reaches it is pseudo-positive")
     group.add_argument("--crop_min_side", type=share, default=0.3, help="least side of a crop, as a share")
     group.add_argument("--crop_labels", choices=CROP_LABELS, default="category",
-                       help="the class that a crop was cut for, or all labels of its image")
+                       help="category: the class that a crop was cut for; image: all labels of its image; ignore: the "
+                            "class, and no loss for the other positives of the image")
 
     add_cdul_flags(parser)
     add_tai_dpt_flags(parser)
     return parser
 
 
-def default_flags(dataset: str, method: str = "bac_gcn", backbone: Optional[str] = None) -> Dict[str, Any]:
+def default_flags(dataset: str, method: str = "bac_gcn", backbone: Optional[str] = None,
+                  recipe: str = "paper") -> Dict[str, Any]:
     """The flags of a dataset's train script that is given none but those which are part of a method's title.
 
     What only a description would tell, such as where the images are, is VOC2007's for a dataset of the user's own.
     """
     dataset = dataset if dataset in DATASETS else "voc2007"
-    command = ["--method", method] + (["--backbone", backbone] if backbone and method == "cdul" else [])
+    command = ["--method", method, *(["--recipe", recipe] if method == "bac_gcn" else []),
+               *(["--backbone", backbone] if backbone and method == "cdul" else [])]
     return vars(parse_args(get_args_parser(dataset, None), command))
 
 
@@ -122,8 +143,12 @@ def parse_args(parser: FlagParser, argv: Optional[List[str]] = None) -> argparse
     """
     given = parser.parse_args(argv)
     config = _read_config(given.config, parser) if given.config is not None else {}
-    parser.set_defaults(**{flag: config[flag] for flag in ("method", "backbone") if flag in config})
-    parser.set_defaults(**method_defaults(parser.parse_args(argv)))  # also of flags that a config is older than
+    parser.set_defaults(**{flag: config[flag] for flag in ("method", "backbone", "recipe") if flag in config})
+    named = parser.parse_args(argv)
+    if config and named.recipe != config.get("recipe", "paper"):
+        raise DataError(f"{given.config}: made by --recipe {config.get('recipe', 'paper')}, not {named.recipe}; leave "
+                        "--config or --recipe out")
+    parser.set_defaults(**method_defaults(named), **RECIPES[named.recipe].flags)  # also what a config is older than
     parser.set_defaults(**config)
     args = parser.parse_args(argv)
     check_typed(args, parser.typed(argv))

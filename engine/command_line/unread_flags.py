@@ -11,7 +11,7 @@ _BAC_GCN = (
     "no_class_background_edges", "no_backgrounds", "mask_share", "mask_threshold", "attention_layer", "mask_mode",
     "no_masked_globals", "k", "frozen_kernel", "no_gcn", "gcn_layer", "gcn_depth", "gcn_width", "gcn_activation",
     "no_residual", "logits", "logit_scale", "reso_epoch", "no_reso", "gamma", "epsilon", "positive_threshold",
-    "crop_min_side", "crop_labels")
+    "crop_min_side", "crop_labels", "recipe", "val_share", "kernel_start", "self_share", "logit_start", "lr_warmup")
 
 READ_BY: Dict[str, Tuple[str, ...]] = {
     **dict.fromkeys(_BAC_GCN, ("bac_gcn",)),
@@ -21,6 +21,8 @@ READ_BY: Dict[str, Tuple[str, ...]] = {
     **dict.fromkeys(("precision", "compile", "patch_dtype"), ("bac_gcn", "tai_dpt", "clip", "sparc")),
     "patch_attention": ("bac_gcn", "tai_dpt"),
     "zoom": ("bac_gcn", "clip"),
+    "resolution": ("bac_gcn", "clip", "sparc", "tai_dpt"),
+    "prototypes": ("clip",),
     **dict.fromkeys(("raw_cosine", "standardise"), ("clip",)),
     **dict.fromkeys(("compounds", "statistics"), ("sparc",)),
     "words": ("clip", "tagclip"),
@@ -44,6 +46,8 @@ SWITCHED_OFF: Tuple[Tuple[str, Any, Tuple[str, ...]], ...] = (
     ("gcn_depth", 1, ("gcn_width", "gcn_activation")),
     ("no_backgrounds", True, ("no_class_background_edges",)),
     ("no_masked_globals", True, ("mask_share", "mask_threshold", "attention_layer", "mask_mode")),
+    ("self_share", _ANY, ("normalisation",)),
+    ("logit_start", "fitted", ("logit_scale",)),
     ("mask_threshold", _ANY, ("mask_share",)),
     ("backbone", "clip", ("resnet_weights", "image_size")),
     ("no_feature_store", True, ("patch_dtype",)),

@@ -64,8 +64,8 @@ def _describe(encoder: FrozenEncoder, images: ImageList, patch_dtype: str) -> Di
     """Everything that the stored features depend on."""
     listed = "\n".join(f"{image_id} {images.path(row).stat().st_size}" for row, image_id in enumerate(images.image_ids))
     return {
-        "weights": weights_digest(encoder.clip.visual), "transform": repr(images.transform),
-        **{flag: getattr(encoder, flag) for flag in ENCODER_FLAGS}, "patch_dtype": patch_dtype,
+        "weights": weights_digest(encoder.clip.visual), "transform": repr(images.transform),  # tells the resolution
+        **{flag: getattr(encoder, flag) for flag in ENCODER_FLAGS if flag != "resolution"}, "patch_dtype": patch_dtype,
         "images": hashlib.sha256(listed.encode()).hexdigest(),
     }
 

@@ -3,16 +3,14 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Deque, Iterator, NamedTuple, Optional, Sequence
+from typing import Deque, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from engine.features.extraction import FeatureSource
-from engine.features.feature_store import (
-    unpack,
-)
+from engine.features.feature_store import PackedFeatures, unpack
 from engine.process.distributed import ALONE, World
 from models.encoder import Features
 
@@ -31,6 +29,34 @@ class Batch(NamedTuple):
     """What the mean loss of these rows counts in the mean loss of the whole batch."""
 
 
+class Selection:
+    """Some rows of a feature store, as if they were a store of their own."""
+
+    def __init__(self, source: AnySource, rows: Tensor) -> None:
+        self.source = source
+        self.rows = rows.numpy()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def grid(self) -> Tuple[int, int]:
+        """Rows and columns of the patch grid."""
+        return self.source.grid
+
+    def plain_globals(self) -> Tensor:
+        """The global embeddings of the unmasked images, (n, D) in float32."""
+        return self.source.plain_globals()[self.rows]
+
+    def read(self, rows: Sequence[int]) -> PackedFeatures:
+        """The features of some rows, in their order."""
+        return self.source.read(self.rows[rows].tolist())
+
+
+AnySource = Union[FeatureSource, Selection]
+"""What a set reads features from."""
+
+
 class FeatureSet:
     """One or more feature stores end to end, with the pseudo-labels of their images.
 
@@ -40,7 +66,7 @@ class FeatureSet:
         image_ids: names of the rows, for messages.
     """
 
-    def __init__(self, stores: Sequence[FeatureSource], targets: Tensor,
+    def __init__(self, stores: Sequence[AnySource], targets: Tensor,
                  image_ids: Sequence[str] = ()) -> None:
         self.stores = list(stores)
         self.targets = targets
@@ -49,6 +75,11 @@ class FeatureSet:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def select(self, rows: Tensor) -> FeatureSet:
+        """Some of the rows of the first store."""
+        image_ids = [self.image_ids[row] for row in rows.tolist()] if self.image_ids else ()
+        return FeatureSet([Selection(self.stores[0], rows)], self.targets[rows], image_ids)
 
     def features(self, rows: np.ndarray, device: Optional[torch.device] = None) -> Features:
         """Features of `rows`, in their order, on `device` (default: the CPU)."""

@@ -59,7 +59,8 @@ def clip_facts(model: CLIP) -> Dict[str, Any]:
             "head_width": model.architecture.vision_head_width}
 
 
-ENCODER_FLAGS = ("mask_share", "mask_threshold", "attention_layer", "mask_mode", "patch_attention", "precision")
+ENCODER_FLAGS = ("mask_share", "mask_threshold", "attention_layer", "mask_mode", "patch_attention", "resolution",
+                 "precision")
 """Flags, and attributes of the encoder, that its features depend on."""
 
 
@@ -67,9 +68,13 @@ def build_encoder(args: argparse.Namespace, clip_model: CLIP) -> FrozenEncoder:
     """The frozen encoder that the flags ask for; of what a command has no flags, the defaults.
 
     Raises:
-        DataError: they ask for patches or a layer that this CLIP does not have.
+        DataError: they ask for a resolution, patches or a layer that this CLIP does not have.
     """
-    rows, columns = clip_model.visual.grid(clip_model.visual.input_resolution, clip_model.visual.input_resolution)
+    side, patch = getattr(args, "resolution", None) or clip_model.visual.input_resolution, clip_model.visual.patch_size
+    if side % patch:
+        raise DataError(f"--resolution {side} is no multiple of {patch}, the patch of {args.model_path}; "
+                        f"the nearest is {max(1, round(side / patch)) * patch}")
+    rows, columns = clip_model.visual.grid(side, side)
     if getattr(args, "k", 1) > rows * columns:
         raise DataError(f"--k {args.k}: {args.model_path} makes {rows * columns} patches of an image; "
                         "choose at most so many")

@@ -49,10 +49,10 @@ def tiles(material: Material) -> str:
     """The numbers of summary.json."""
     own = material.runs[0]
     measured = [(own, "zero_shot_mAP", "mAP of CLIP zero-shot on the test images", ""),
-                (own, "last_mAP", "mAP of BAC-GCN on the test images", " main")]
+                (own, "last_mAP", f"mAP of {own.title} on the test images", " main")]
     measured += [(control, "last_mAP", "mAP of the same epochs without ReSO's crops", "")
                  for control in material.runs[1:]]
-    measured.append((own, "zoom_mAP", "mAP of BAC-GCN with zoom, an extension of ours", ""))
+    measured.append((own, "zoom_mAP", f"mAP of {own.title} with zoom, an extension of ours", ""))
     tiles = [(f"{material.pseudo_label_map:.1f}", "mAP of the labels made from captions, on the training images", "")]
     for group, key, text, kind in measured:
         statistic = group.statistic(key)
@@ -126,7 +126,7 @@ def _results(material: Material) -> str:
         "line chart of the mAP after every epoch, with and without ReSO's crops, over that of CLIP zero-shot",
         kind="chart")
     bars = html.figure(
-        html.chart(per_class_figure(classes, ours, zero_shot, "BAC-GCN", "CLIP zero-shot")),
+        html.chart(per_class_figure(classes, ours, zero_shot, own.title, "CLIP zero-shot")),
         "bar chart of the average precision of every class, beside CLIP zero-shot", kind="chart")
     better = f"{int((ours > zero_shot).sum())} of {len(classes)} classes are better than with CLIP alone"
     return "".join((
@@ -135,7 +135,8 @@ def _results(material: Material) -> str:
                      * (len(material.runs) > 1), curves),
         html.section("Class by class", f"AP on the test images, seed {own.seeds[0]}: {better}.", bars),
         "</div>",
-        html.section("The table", "The last epoch counts. The best one was chosen on the test images; it stands there "
+        html.section("The table", "The last epoch counts. The best one was chosen on the test images (or, with "
+                     "--val_share, by the pseudo-labels of held-out training images); it stands there "
                                   "to compare with papers that report it.",
                      html.table(main_table(Collection([own], []))))))
 

@@ -77,7 +77,8 @@ class RunGroup:
         """The flags that are not at the defaults of the method. What needs no training says it all in its title."""
         if self.method not in TRAINED_METHODS or not self.runs[0].result["epochs"]:
             return {}
-        defaults = default_settings(self.experiment.dataset, self.method, self.settings.get("backbone"))
+        defaults = default_settings(self.experiment.dataset, self.method, self.settings.get("backbone"),
+                                    self.settings.get("recipe", "paper"))
         return changed_flags(self.settings, defaults)
 
     @property
@@ -191,9 +192,11 @@ def changed_flags(settings: Dict[str, Any], reference: Dict[str, Any]) -> Dict[s
     return {flag: value for flag, value in settings.items() if flag not in reference or reference[flag] != value}
 
 
-def default_settings(dataset: str, method: str = "bac_gcn", backbone: Optional[str] = None) -> Dict[str, Any]:
+def default_settings(dataset: str, method: str = "bac_gcn", backbone: Optional[str] = None,
+                     recipe: str = "paper") -> Dict[str, Any]:
     """The settings of a dataset's train script that is given no flag but those which are part of a method's title."""
-    return {flag: value for flag, value in default_flags(dataset, method, backbone).items() if flag not in PLACES}
+    flags = default_flags(dataset, method, backbone, recipe)
+    return {flag: value for flag, value in flags.items() if flag not in PLACES}
 
 
 def reference_group(groups: Sequence[RunGroup]) -> RunGroup:

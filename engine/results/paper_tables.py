@@ -19,6 +19,7 @@ from engine.results.finished_runs import (
     reference_group,
 )
 from engine.results.published_results import published_maps, sources_note
+from engine.results.runs_table import dataset_title, group_title, runs_table
 from engine.results.studies import CHOICES, COMPONENTS, HYPERPARAMETERS, study_of, variant_of
 from engine.results.tables import NOTHING, Cell, Number, Statistic, Table
 
@@ -41,7 +42,7 @@ def main_table(collection: Collection) -> Table:
     table: List[Tuple[Cell, ...]] = []
     header = ["method", "CLIP weights"]
     for column in columns:
-        title = _dataset_title(*column)
+        title = dataset_title(*column)
         header += [f"{title}: paper", f"{title}: ours"] if with_paper[column] else [title]
     reported = dict.fromkeys(name for column in columns for name in published_maps(column[0]))
     measured = {name for name, _ in rows}
@@ -70,18 +71,20 @@ def _measures(group: RunGroup) -> List[Tuple[str, Statistic]]:
     name = group_title(group)
     measures = [(name, group.statistic("last_mAP"))]
     if group.method == "bac_gcn":
-        measures = [("CLIP zero-shot", group.statistic("zero_shot_mAP")), *measures,
-                    (f"{name}, best epoch (chosen on the test images)", group.statistic("best_mAP"))]
+        pixels = group.settings.get("resolution")
+        zero_shot = f"CLIP zero-shot, {pixels} px" if pixels else "CLIP zero-shot"
+        measures = [(zero_shot, group.statistic("zero_shot_mAP")), *measures,
+                    (f"{name}, best epoch ({_best_by(group)})", group.statistic("best_mAP"))]
         for zoom in sorted({run.zoom for run in group.runs if run.result.get("zoom_mAP") is not None}):
             part = replace(group, runs=tuple(run for run in group.runs if run.zoom == zoom))
             measures.append((f"{name}, {zoom_title(zoom)}", part.statistic("zoom_mAP")))
     return [(row, statistic) for row, statistic in measures if statistic is not None]
 
 
-def group_title(group: RunGroup) -> str:
-    """What a row of the group's runs is called: the method, and its flags where they are not at their defaults."""
-    changed = group.off_defaults
-    return f"{group.title} ({format_flags(changed)})" if changed else group.title
+def _best_by(group: RunGroup) -> str:
+    """How the best epoch was chosen."""
+    return ("by pseudo-labels of held-out training images" if group.settings.get("val_share")
+            else "chosen on the test images")
 
 
 def _headline_groups(groups: Sequence[RunGroup]) -> List[RunGroup]:
@@ -108,7 +111,7 @@ def _variants_table(collection: Collection, title: str, study: str, *others: Opt
     blocks = _variants(collection, study, *others)
     for block in blocks:
         for group, changed in block.variants:
-            name = "BAC-GCN" if not changed else variant_title(changed)
+            name = group.title if not changed else variant_title(changed)
             rows.append((*block.place(len(blocks)), name, format_flags(changed) or NOTHING,
                          *_effect(group, block.reference)))
     _need(rows, study)
@@ -143,8 +146,8 @@ class _Block(NamedTuple):
     def place(self, blocks: int) -> Tuple[str, ...]:
         """Cells that say which dataset a row belongs to, where there are several."""
         experiment = self.reference.experiment
-        title = _dataset_title(experiment.dataset, experiment.split)
-        return (f"{title}, {experiment.weights}",) if blocks > 1 else ()
+        title = dataset_title(experiment.dataset, experiment.split)
+        return (f"{title}, {self.reference.title}, {experiment.weights}",) if blocks > 1 else ()
 
     @staticmethod
     def place_header(blocks: int) -> Tuple[str, ...]:
@@ -153,10 +156,10 @@ class _Block(NamedTuple):
 
 def _variants(collection: Collection, *studies: Optional[str]) -> List[_Block]:
     """The variants that belong to one of the studies (None: to no study), with their references."""
-    buckets: Dict[Experiment, List[RunGroup]] = {}
+    buckets: Dict[Tuple[Experiment, str], List[RunGroup]] = {}
     for group in collection.groups:
         if group.method == "bac_gcn":
-            buckets.setdefault(group.experiment, []).append(group)
+            buckets.setdefault((group.experiment, group.title), []).append(group)
     blocks = []
     for bucket in buckets.values():
         reference = reference_group(bucket)
@@ -200,9 +203,9 @@ def _study_notes(blocks: Sequence[_Block]) -> Tuple[str, ...]:
         experiment = block.reference.experiment
         changed = block.reference.off_defaults
         flags = f", all with {format_flags(changed)}" if changed else ""
-        title = _dataset_title(experiment.dataset, experiment.split)
-        notes.append(f"{title}, CLIP weights {experiment.weights}{flags}.")
-    return (*notes, "Change: against BAC-GCN, seed by seed over the seeds that both have. "
+        title = dataset_title(experiment.dataset, experiment.split)
+        notes.append(f"{title}, {block.reference.title}, CLIP weights {experiment.weights}{flags}.")
+    return (*notes, "Change: against the method as it is, seed by seed over the seeds that both have. "
                     "± is the standard deviation over seeds.")
 
 
@@ -213,11 +216,6 @@ def _seeds_note(groups: Sequence[RunGroup]) -> str:
     return f"Ours: last epoch, {seeds} seed{'s' if counts != [1] else ''} a row{spread}."
 
 
-def _dataset_title(dataset: str, split: str) -> str:
-    if dataset not in DATASETS:
-        return f"{dataset}, {split}"
-    spec = DATASETS[dataset]
-    return spec.title if split == Path(spec.val_split_file).name else f"{spec.title}, {split}"
 
 
 def _column_order(column: Tuple[str, str]) -> Tuple[int, str, str]:
@@ -227,7 +225,8 @@ def _column_order(column: Tuple[str, str]) -> Tuple[int, str, str]:
 
 # ---- writing --------------------------------------------------------------------------------------------------
 
-TABLES = {"main": main_table, "ablation": ablation_table, "choices": choices_table, "hyper": hyper_table}
+TABLES = {"main": main_table, "ablation": ablation_table, "choices": choices_table, "hyper": hyper_table,
+          "runs": runs_table}
 """`--table`: what makes each from the runs that were found."""
 
 

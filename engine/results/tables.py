@@ -125,7 +125,8 @@ NO_MAP = "no mAP, as the test images have no labels"
 
 
 def results_table(spec: DatasetSpec, result: Dict[str, Any]) -> str:
-    """A run's mAP beside the paper's. The last epoch is the headline; the best one was chosen on the test images.
+    """A run's mAP beside the paper's. The last epoch is the headline; the best one was chosen on the test images, or
+    with `--val_share` without a true label.
 
     Args:
         spec: the dataset.
@@ -138,8 +139,11 @@ def results_table(spec: DatasetSpec, result: Dict[str, Any]) -> str:
     rows.append(("CLIP zero-shot (ours)", f"{result['zero_shot_mAP']:.2f}", "same weights and images"))
     title = result["title"]
     rows.append((f"{title} (ours, last)", f"{result['last_mAP']:.2f}", f"epoch {result['epochs']}"))
-    rows.append((f"{title} (ours, best)", f"{result['best_mAP']:.2f}",
-                 f"epoch {result['best_epoch']}, chosen on the test images"))
+    held_out = result["pseudo_mAP"] is not None
+    rows.append((f"{title} (ours, best)", f"{result['best_mAP']:.2f}", f"epoch {result['best_epoch']}, "
+                 f"{'by the pseudo-labels of held-out training images' if held_out else 'chosen on the test images'}"))
+    if held_out:
+        rows.append((f"{title} (ours, last), pseudo_mAP", f"{result['pseudo_mAP']:.2f}", "held-out training images"))
     if result["zoom_mAP"] is not None:
         rows.append((f"{title} (ours, last) + zoom", f"{result['zoom_mAP']:.2f}", "extension, not in the paper"))
     return f"{heading}\n{format_table(('method', 'mAP', ''), rows, left=(0, 2))}"

@@ -6,9 +6,24 @@ import argparse
 import torch
 from torch import Tensor
 
+from engine.features.feature_set import FeatureSet
 from models.bac_gcn import BACGCN
 from models.gcn import CLIPGCN
 from models.graph import node_adjacency
+from models.kernel import KERNEL_STARTS
+
+
+def start_embeddings(args: argparse.Namespace, text_embeddings: Tensor, data: FeatureSet) -> Tensor:
+    """Where w_o and the classifier start, (O, D), by `--kernel_start`.
+
+    Args:
+        args: the flags of a train script.
+        text_embeddings: (O, D).
+        data: the training images and their pseudo-labels.
+    """
+    if args.kernel_start == "text":
+        return text_embeddings
+    return KERNEL_STARTS[args.kernel_start](text_embeddings.cpu(), data.stores[0].plain_globals(), data.targets)
 
 
 def build_model(args: argparse.Namespace, text_embeddings: Tensor, graph: Tensor, num_classes: int) -> BACGCN:
@@ -16,7 +31,7 @@ def build_model(args: argparse.Namespace, text_embeddings: Tensor, graph: Tensor
 
     Args:
         args: the flags of a train script.
-        text_embeddings: (O, D).
+        text_embeddings: (O, D), or whatever else w_o and the classifier start from.
         graph: (O, O) caption graph.
         num_classes: C.
     """
@@ -25,7 +40,7 @@ def build_model(args: argparse.Namespace, text_embeddings: Tensor, graph: Tensor
         num_globals = 1 if args.no_masked_globals else 2
         adjacency = torch.eye(num_globals + len(graph)) if args.adjacency == "identity" else node_adjacency(
             graph, num_classes, num_globals, args.edge_threshold, not args.no_class_background_edges,
-            args.global_edge, args.normalisation)
+            args.global_edge, args.normalisation, args.self_share)
         dim = text_embeddings.shape[1]
         gcn = CLIPGCN(dim, adjacency, args.gcn_width or dim, args.gcn_depth,
                       learned_adjacency=args.adjacency == "learned", residual=not args.no_residual,

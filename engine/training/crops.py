@@ -15,8 +15,8 @@ from tqdm import tqdm
 from datasets.files import DataError
 from datasets.images import read_image
 from datasets.split_file import ImageList
-from engine.features.extraction import FeatureSource, extract_features
-from engine.features.feature_set import FeatureSet
+from engine.features.extraction import extract_features
+from engine.features.feature_set import AnySource, FeatureSet
 from engine.process.distributed import (
     from_main,
     gather,
@@ -38,7 +38,7 @@ def _cut(path: Path, crops: List[Crop], size: int, folder: Path) -> None:
 
 
 @torch.no_grad()
-def mine_crops(model: BACGCN, store: FeatureSource, images: ImageList, targets: Tensor, num_classes: int,
+def mine_crops(model: BACGCN, store: AnySource, images: ImageList, targets: Tensor, num_classes: int,
                size: int, args: argparse.Namespace, device: torch.device, folder: Path) -> List[Crop]:
     """ReSO: cut the small pseudo-positive regions out of the training images into `folder`, index last.
 
@@ -88,7 +88,8 @@ def extend_with_crops(model: BACGCN, data: FeatureSet, images: ImageList, encode
     if not all(crop.image_id in row_of and crop.category < num_classes for crop in crops):
         raise DataError(f"{folder / INDEX_NAME}: crops of other images or classes; delete the folder to mine again")
     targets = crop_targets(data.targets[[row_of[crop.image_id] for crop in crops]],
-                           torch.tensor([crop.category for crop in crops]), num_classes, args.crop_labels)
+                           torch.tensor([crop.category for crop in crops]), num_classes, args.crop_labels,
+                           args.positive_threshold)
     crop_images = ImageList(folder, [crop.file for crop in crops], images.transform)
     crop_store = extract_features(encoder, crop_images, "crops", args)
     return FeatureSet([store, crop_store], torch.cat([data.targets, targets]), images.image_ids + crop_images.image_ids)

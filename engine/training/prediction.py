@@ -23,9 +23,13 @@ def model_inputs(features: Features, masked_globals: bool, device: torch.device)
 
 def calibrate(model: BACGCN, data: FeatureSet, args: argparse.Namespace, device: torch.device,
               sample: int = 2048) -> None:
-    """Start the biases from the first `sample` training images; see `BACGCN.calibrate`."""
+    """Start the biases, and with `--logit_start fitted` the scale, from the first `sample` training images."""
     head = FeatureSet(data.stores[:1], data.targets[:min(sample, len(data.stores[0]))])
-    model.calibrate(predict(model, head, args, device).mean(dim=0).to(device), head.targets.mean(dim=0).to(device))
+    logits, targets = predict(model, head, args, device).to(device), head.targets.to(device)
+    if args.logit_start == "fitted":
+        model.fit_start(logits, targets)
+    else:
+        model.calibrate(logits.mean(dim=0), targets.mean(dim=0))
 
 
 @torch.no_grad()

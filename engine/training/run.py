@@ -199,7 +199,8 @@ class Run:
 
     @property
     def best(self) -> Dict[str, float]:
-        """The epoch with the highest test mAP; the first of them if several share it. Without test labels the last."""
+        """The epoch with the highest pseudo_mAP on held-out images or, without `--val_share`, the highest test mAP; the
+        first of them if several share it. Without either the last."""
         return _best_epoch(self.history)
 
     @property
@@ -236,7 +237,7 @@ class Run:
             for name, value in {**record, **timing}.items():
                 self.writer.add_scalar(name, value, record["epoch"])
             self.writer.flush()
-        measured = f"mAP {record['mAP']:.2f}  " if "mAP" in record else ""
+        measured = "".join(f"{name} {record[name]:.2f}  " for name in ("mAP", "pseudo_mAP") if name in record)
         print(f"epoch {record['epoch']:2d}  loss {record['loss']:.4f}  {measured}"
               f"{timing['seconds']:.1f} s  {timing['images_per_second']:.0f} images/s", flush=True)
 
@@ -253,7 +254,8 @@ class Run:
                   "weights": weights_name(self.args["model_path"]), "activation": self.facts.get("activation"),
                   "seed": self.args["seed"], "epochs": self.history[-1]["epoch"],
                   "last_mAP": self.history[-1].get("mAP"),
-                  "best_mAP": self.best.get("mAP"), "best_epoch": self.best["epoch"], "zero_shot_mAP": zero_shot,
+                  "best_mAP": self.best.get("mAP"), "best_epoch": self.best["epoch"],
+                  "pseudo_mAP": self.history[-1].get("pseudo_mAP"), "zero_shot_mAP": zero_shot,
                   "zoom_mAP": zoomed}
         self.result = result
         if is_main():
@@ -281,4 +283,4 @@ class Run:
 
 
 def _best_epoch(history: Sequence[Dict[str, float]]) -> Dict[str, Any]:
-    return max(history, key=lambda record: record.get("mAP", record["epoch"]))
+    return max(history, key=lambda record: record.get("pseudo_mAP", record.get("mAP", record["epoch"])))

@@ -1,0 +1,81 @@
+"""`--val_share`: training images that are kept out of training, to compare runs without a true label."""
+from __future__ import annotations
+
+import argparse
+import hashlib
+from typing import Dict, NamedTuple, Optional, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from datasets.captions.pseudo_labels import load_targets
+from datasets.files import DataError
+from datasets.registry import DatasetSpec
+from engine.evaluation.metrics import average_precision, mean_ap
+from engine.features.feature_set import FeatureSet
+from engine.training.prediction import predict
+from engine.training.training_labels import label_folder
+from models.bac_gcn import BACGCN
+
+REFERENCE_LABELS = "scores"
+"""The kind of labels that held-out images have whatever `--labels` a run trains on: better labels make a higher
+pseudo_mAP by themselves, so runs are compared by the same ones."""
+
+POSITIVE = 0.5
+"""A class with this reference label is a positive of pseudo_mAP."""
+
+
+class Halves(NamedTuple):
+    """The training images in two parts."""
+
+    train: FeatureSet
+    held_out: Optional[FeatureSet]
+    """With their reference labels for the C classes; None without `--val_share`."""
+
+
+def held_out_rows(image_ids: Sequence[str], share: float) -> Tensor:
+    """The rows of the images that are kept out, ascending: those with the lowest digests of their ids.
+
+    So they are the same images whatever the seed, the flags and the order of the list.
+    """
+    digests = [hashlib.sha256(image_id.encode()).digest() for image_id in image_ids]
+    order = sorted(range(len(digests)), key=digests.__getitem__)
+    return torch.tensor(sorted(order[:round(share * len(order))]), dtype=torch.long)
+
+
+def hold_out(data: FeatureSet, args: argparse.Namespace, spec: DatasetSpec) -> Halves:
+    """Keep `--val_share` of the training images out.
+
+    Args:
+        data: all training images with the labels to train on.
+        args: `--val_share` and the flags of `label_folder`.
+        spec: the dataset.
+
+    Raises:
+        DataError: nothing is left to train on, or no class is in what is kept out.
+    """
+    if not args.val_share:
+        return Halves(data, None)
+    rows = held_out_rows(data.image_ids, args.val_share)
+    kept = torch.ones(len(data), dtype=torch.bool)
+    kept[rows] = False
+    held_out = data.select(rows)
+    if len(rows):
+        labels = load_targets(label_folder(args, spec), held_out.image_ids, spec.categories, REFERENCE_LABELS)
+        held_out.targets = labels[:, :len(spec.classes)]
+    if not kept.any() or not (held_out.targets >= POSITIVE).any():
+        raise DataError(f"--val_share {args.val_share} keeps {len(rows)} of {len(data)} training images out: "
+                        f"{'no class is named in them' if kept.any() else 'nothing is left to train on'}; change it")
+    return Halves(data.select(kept.nonzero().flatten()), held_out)
+
+
+def held_out_metrics(model: BACGCN, held_out: Optional[FeatureSet], args: argparse.Namespace,
+                     device: torch.device) -> Dict[str, float]:
+    """pseudo_mAP in percent and pseudo_loss of the held-out images against their reference labels; {} without any."""
+    if held_out is None:
+        return {}
+    labels = held_out.targets
+    logits = predict(model, held_out, args, device)[:, :labels.shape[1]]
+    return {"pseudo_mAP": mean_ap(average_precision(logits, labels >= POSITIVE)),
+            "pseudo_loss": float(F.binary_cross_entropy_with_logits(logits, labels))}

@@ -1,0 +1,68 @@
+"""Runs with --val_share and with what goes beyond the paper: no true label is read, and evaluation sees the same."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.evaluation.held_out import held_out_rows
+from tests.engine.training.test_training import assert_same_weights, log, run_script, train
+
+BEYOND = ["--epochs", "3", "--reso_epoch", "2", "--val_share", "0.3", "--kernel_start", "both", "--resolution", "32",
+          "--self_share", "0.5", "--logit_start", "fitted", "--lr_warmup", "1", "--crop_labels", "ignore"]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_world, tmp_path_factory) -> Path:
+    return train(tiny_world, tmp_path_factory.mktemp("runs") / "beyond", *BEYOND)
+
+
+def test_held_out_images_depend_on_their_ids_alone():
+    ids = [f"image_{number}" for number in range(50)]
+    held = {ids[row] for row in held_out_rows(ids, 0.2)}
+    assert len(held) == 10 and held == {ids[::-1][row] for row in held_out_rows(ids[::-1], 0.2)}
+    assert held < {ids[row] for row in held_out_rows(ids, 0.4)}
+
+
+def test_run_says_how_held_out_images_fare(run):
+    records = log(run)
+    assert records[0]["images"] == 14 and records[1]["images"] > 14
+    assert all(record["pseudo_loss"] > 0 and 0 < record["pseudo_mAP"] <= 100 for record in records)
+    result = json.loads((run / "result.json").read_text())
+    assert result["pseudo_mAP"] == records[-1]["pseudo_mAP"]
+    best = max(records, key=lambda record: record["pseudo_mAP"])
+    assert (result["best_epoch"], result["best_mAP"]) == (best["epoch"], best["mAP"])
+    assert torch.load(run / "best.pth", weights_only=True)["epoch"] == best["epoch"]
+
+
+def test_true_labels_of_training_images_change_nothing_beyond_the_paper(tiny_world, run, tmp_path):
+    lines = tiny_world.path("--train_split_file").read_text().splitlines()
+    (tmp_path / "unlabelled.txt").write_text("\n".join(line.split()[0] for line in lines) + "\n")
+    other = train(tiny_world, tmp_path / "run", *BEYOND, "--train_split_file", tmp_path / "unlabelled.txt")
+    assert_same_weights(other, run)
+    assert log(other) == log(run)
+
+
+def test_held_out_labels_are_the_same_whatever_a_run_trains_on(tiny_world, run, tmp_path):
+    """The loss is against the scores of the held-out images, also where votes are trained on."""
+    votes, scores = (train(tiny_world, tmp_path / labels, "--epochs", 1, "--val_share", "0.3", "--lr", "1e-9",
+                           "--labels", labels) for labels in ("votes", "scores"))
+    # Untrained, both rank alike but for the biases, which move no image within a class.
+    assert log(votes)[0]["pseudo_mAP"] == pytest.approx(log(scores)[0]["pseudo_mAP"], abs=1e-3)
+
+
+def test_evaluation_encodes_at_the_resolution_of_the_run(tiny_world, run, capsys):
+    run_script("eval", *tiny_world.flags, "--checkpoint", run / "checkpoint.pth")
+    assert f"mAP {log(run)[-1]['mAP']}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--resolution", "40"], "no multiple of 16"), (["--val_share", "0.01"], "keeps 0 of 20"),
+    (["--val_share", "1"], "nothing is left")])
+def test_what_cannot_be_is_refused(tiny_world, tmp_path, capsys, flags, message):
+    with pytest.raises(SystemExit) as stop:
+        train(tiny_world, tmp_path / "run", *flags)
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,96 @@
+"""Choosing without a true label: the grid, successive halving, what is trained for it, and the table of all runs."""
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import ablate
+from datasets.files import DataError
+from engine.command_line.train_flags import get_args_parser, parse_args
+from engine.results.finished_runs import collect_runs
+from engine.results.paper_tables import main_table
+from engine.results.runs_table import runs_table
+from engine.results.selection import budgets, halve, read_grid
+from engine.results.studies import Variant
+from tests.engine.results.test_tables import leave_run, rows_of
+
+
+def test_grid_is_every_combination():
+    variants = read_grid(get_args_parser("voc2007", None), ["k=2,4", "lr=3e-4", "no_gcn=true,false"])
+    assert [variant.flags for variant in variants] == [
+        {"k": k, "lr": 3e-4, "no_gcn": no_gcn} for k in (2, 4) for no_gcn in (True, False)]
+    assert len({variant.name for variant in variants}) == 4
+
+
+@pytest.mark.parametrize("word", ["k", "nothing=1", "no_gcn=1", "output_dir=a"])
+def test_what_is_no_grid_is_refused(word):
+    with pytest.raises(DataError, match="--grid"):
+        read_grid(get_args_parser("voc2007", None), [word])
+
+
+def test_halving_trains_the_better_half_on():
+    """The first at 4 epochs falls behind at 8; the slow starter that was dropped at once stays behind all."""
+    trained = []
+    growth = {"a": (50, 0), "b": (40, 2), "c": (45, 1), "d": (10, 9)}
+
+    def score(variant: Variant, epochs: int) -> float:
+        trained.append((variant.name, epochs))
+        start, slope = growth[variant.name]
+        return start + slope * epochs
+
+    rounds = budgets(16, 4)
+    assert rounds == [4, 8, 16] and budgets(2, 100) == [1, 2] and budgets(16, 1) == [16]
+    ranking = halve([Variant(name, name, {}) for name in "dcba"], rounds, score)
+    assert [ranked.variant.name for ranked in ranking] == ["c", "a", "b", "d"]
+    assert sorted(trained[:4]) == [("a", 4), ("b", 4), ("c", 4), ("d", 4)]
+    assert sorted(trained[4:]) == [("a", 8), ("c", 8), ("c", 16)]
+
+
+def test_selection_trains_ranks_and_leaves_a_config(tiny_world, tmp_path, capsys):
+    command = ["--dataset", "voc2007", "--select", "--grid", "lr=1e-9,1e-2", "--output_dir", str(tmp_path), "--epochs",
+               "2", "--val_share", "0.4", *tiny_world.flags[2:]]
+    ablate.main(command)
+    printed = capsys.readouterr().out
+    logs = {lr: [json.loads(line)["pseudo_mAP"] for line in
+                 (tmp_path / f"lr_{lr}" / "seed_0" / "log.txt").read_text().splitlines()] for lr in (1e-9, 1e-2)}
+    best = max(logs, key=lambda lr: logs[lr][0])
+    assert sorted(map(len, logs.values())) == [1, 2] and len(logs[best]) == 2, "the better half went on"
+    assert f"chosen: --lr {best}" in printed and "1 seed each" in printed
+    args = parse_args(get_args_parser("voc2007", None), ["--config", str(tmp_path / "chosen.json")])
+    assert args.lr == best and args.val_share is None and args.epochs == 2
+    ablate.main(command)
+    assert "epoch" not in capsys.readouterr().out.split("**Variants")[0], "nothing is trained again"
+    with pytest.raises(DataError, match="made without --k 2"):
+        ablate.main([*command, "--k", "2"])
+
+
+def test_table_of_runs_says_how_far_pseudo_map_ranks_them(tmp_path):
+    for number, (pseudo, true) in enumerate([(60.0, 70.0), (61.0, 72.0), (62.0, 71.0), (65.0, 74.5), (66.0, 74.0)]):
+        folder = leave_run(tmp_path / str(number), true, k=number + 1, val_share=0.1)
+        result = json.loads((folder / "result.json").read_text())
+        (folder / "result.json").write_text(json.dumps({**result, "pseudo_mAP": pseudo}))
+    leave_run(tmp_path / "without", 99.0)
+    table = runs_table(collect_runs([tmp_path]))
+    assert [str(row[4]) for row in table.rows] == ["99.00", "74.50", "74.00", "72.00", "71.00", "70.00"]
+    assert [str(row[5]) for row in table.rows][:2] == ["-", "65.00"]
+    assert "rank correlation with the mAP is 0.80" in table.notes[0] and "0.50 mAP below" in table.notes[0]
+
+
+def test_recipes_are_never_in_one_row(tmp_path):
+    plus = parse_args(get_args_parser("voc2007", None), ["--recipe", "plus", "--k", "8"])
+    assert (plus.kernel_start, plus.k) == ("both", 8) and plus.output_dir == "runs/voc2007_plus"
+    leave_run(tmp_path / "paper", 70.0)
+    flags = vars(parse_args(get_args_parser("voc2007", None), ["--recipe", "plus"]))
+    leave_run(tmp_path / "plus", 75.0, title="BAC-GCN+", **{
+        flag: value for flag, value in flags.items() if flag not in ("seed", "method", "dataset")})
+    collection = collect_runs([tmp_path])
+    assert all(group.off_defaults == {} for group in collection.groups)
+    rows = rows_of(main_table(collection))
+    assert rows["BAC-GCN"][-1] == "70.0" and rows["BAC-GCN+"][-1] == "75.0"
+
+
+def test_a_config_is_of_one_recipe(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"args": {"recipe": "plus", "k": 2}}))
+    with pytest.raises(DataError, match="made by --recipe plus"):
+        parse_args(get_args_parser("voc2007", None), ["--config", str(tmp_path / "config.json"), "--recipe", "paper"])

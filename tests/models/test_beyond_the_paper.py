@@ -1,0 +1,79 @@
+"""What goes beyond the paper in the model: other starts, unknown labels, what a node keeps of itself, warm-up."""
+from __future__ import annotations
+
+import argparse
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models.bac_gcn import BACGCN
+from models.graph import node_adjacency
+from models.kernel import KERNEL_STARTS
+from models.losses import LOSSES, pseudo_label_loss
+from models.optimizer import build_optimizer, set_learning_rate
+from models.reso import crop_targets
+
+
+def test_kernel_starts_point_where_text_and_captions_say():
+    text = torch.tensor([[3.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 5.0]])
+    images = torch.tensor([[0.0, 4.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 2.0], [2.0, 0.0, 0.0]])  # length is nothing
+    labels = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.2, 0.0], [0.0, 0.2, 0.0], [0.0, 0.0, 0.0]])
+    starts = {name: start(text, images, labels) for name, start in KERNEL_STARTS.items()}
+    assert torch.equal(starts["text"], torch.eye(3))
+    first = torch.tensor([0.0, 1.0, 0.5]) / 1.5 - torch.tensor([0.25, 0.25, 0.5])
+    second = torch.tensor([0.0, 0.0, 1.0]) - torch.tensor([0.25, 0.25, 0.5])
+    torch.testing.assert_close(starts["captions"][:2], F.normalize(torch.stack([first, second]), dim=1))
+    torch.testing.assert_close(starts["captions"][2], starts["text"][2])  # no caption names it
+    torch.testing.assert_close(starts["both"][0], F.normalize(starts["text"][0] + starts["captions"][0], dim=0))
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_unknown_labels_have_no_loss_and_no_gradient(kind):
+    logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    targets = torch.rand(4, 5, generator=torch.Generator().manual_seed(1))
+    unknown = targets.clone()
+    unknown[:, 2] = torch.nan
+    loss = pseudo_label_loss(logits, unknown, kind)
+    others = [0, 1, 3, 4]
+    torch.testing.assert_close(loss, pseudo_label_loss(logits[:, others], targets[:, others], kind))
+    loss.backward()
+    assert logits.grad[:, 2].eq(0).all() and logits.grad[:, others].ne(0).any() and logits.grad.isfinite().all()
+
+
+def test_crops_ignore_the_other_positives_of_their_image():
+    targets = crop_targets(torch.tensor([[0.9, 0.6, 0.4, 0.7]]), torch.tensor([1]), 3, "ignore", positive=0.5)
+    assert targets[0, 0].isnan() and targets[0, 1:].tolist() == pytest.approx([0.6, 0.4, 0.7])
+
+
+def test_a_node_keeps_its_share_whatever_its_neighbours():
+    graph = torch.tensor([[1.0, 0.0, 0.6], [0.0, 1.0, 0.0], [0.2, 0.0, 1.0]])
+    adjacency = node_adjacency(graph, 2, 1, global_edge=1.0, self_share=0.8)
+    torch.testing.assert_close(adjacency.diagonal(), torch.full((4,), 0.8))
+    torch.testing.assert_close(adjacency.sum(dim=1), torch.ones(4))
+    torch.testing.assert_close(adjacency[1], torch.tensor([0.2 * 1 / 1.6, 0.8, 0.0, 0.2 * 0.6 / 1.6]))
+    alone = node_adjacency(torch.eye(2), 2, 1, global_edge=0.0, self_share=0.8)
+    assert torch.equal(alone, torch.eye(3))
+
+
+def test_fitted_start_has_the_least_loss_of_any_scale_and_bias():
+    generator = torch.Generator().manual_seed(0)
+    model = BACGCN(torch.randn(3, 8, generator=generator), k=1)
+    patches, globals_ = torch.randn(40, 2, 8, generator=generator), torch.randn(40, 1, 8, generator=generator)
+    logits = model(patches, globals_).logits.detach()
+    targets = torch.sigmoid(0.3 * logits + torch.tensor([-2.0, 0.0, 1.0]))  # known answer: scale 0.3 * 10, these biases
+    model.fit_start(logits, targets)
+    assert model.log_scale.exp().item() == pytest.approx(3.0, rel=1e-2)
+    torch.testing.assert_close(model.bias.detach(), torch.tensor([-2.0, 0.0, 1.0]), atol=2e-2, rtol=0)
+    torch.testing.assert_close(model(patches, globals_).logits.sigmoid(), targets, atol=5e-3, rtol=0)
+
+
+def test_warm_up_rises_to_the_schedule():
+    args = argparse.Namespace(lr=1.0, weight_decay=0.0, lr_schedule="cosine", lr_warmup=2.0, epochs=8)
+    optimizer = build_optimizer(torch.nn.Linear(1, 1), args)
+    rates = []
+    for done in (0, 1, 2, 4, 8):
+        set_learning_rate(optimizer, args, done)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[0] == 0 and rates[1] == pytest.approx(0.5 * 0.9619, abs=1e-3)
+    assert rates[2:] == pytest.approx([0.8536, 0.5, 0.0], abs=1e-3)
