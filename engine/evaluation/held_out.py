@@ -77,5 +77,7 @@ def held_out_metrics(model: BACGCN, held_out: Optional[FeatureSet], args: argpar
         return {}
     labels = held_out.targets
     logits = predict(model, held_out, args, device)[:, :labels.shape[1]]
-    return {"pseudo_mAP": mean_ap(average_precision(logits, labels >= POSITIVE)),
+    pseudo_map = mean_ap(average_precision(logits, labels >= POSITIVE))
+    assert pseudo_map is not None, "hold_out found a positive"
+    return {"pseudo_mAP": pseudo_map,
             "pseudo_loss": float(F.binary_cross_entropy_with_logits(logits, labels))}
