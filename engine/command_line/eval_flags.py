@@ -7,8 +7,10 @@ from typing import AbstractSet, Dict, Iterable, Optional, Tuple
 from datasets.files import DataError
 from datasets.flag_parser import FlagParser
 from engine.command_line.data_flags import add_data_flags
+from engine.command_line.flag_types import describe
 from engine.command_line.method_flags import METHODS, add_cdul_flags, add_sparc_flags, add_tagclip_flags
 from engine.command_line.photo_flags import PHOTO_FLAGS, TAG_WITHOUT_TRAINING, add_photo_flags
+from models.kernel import KERNEL_STARTS
 
 
 def get_eval_parser(description: Optional[str], tables: Iterable[str] = (),
@@ -30,6 +32,8 @@ def get_eval_parser(description: Optional[str], tables: Iterable[str] = (),
     parser.add_argument("--standardise", action="store_true",
                         help="rank zero-shot scores by the cosine less the image's mean over the classes, over its "
                              "deviation: SPARC's first step alone")
+    parser.add_argument("--prototypes", choices=list(KERNEL_STARTS), default="text",
+                        help="what --method clip compares images with; " + describe(KERNEL_STARTS))
     add_data_flags(parser, dataset=None)
     add_tagclip_flags(parser)
     add_sparc_flags(parser)
@@ -59,7 +63,7 @@ READ_IN_MODES: Dict[str, Tuple[str, ...]] = {
     **dict.fromkeys(PHOTO_FLAGS, ("tags",)),
     **dict.fromkeys(("method", "statistics", "raw_cosine", "standardise", "published_behaviour", "max_patches"),
                     ("evaluation", "tags")),
-    **dict.fromkeys(("zoom", "zeta", "compounds"), ("evaluation",)),
+    **dict.fromkeys(("zoom", "prototypes", "zeta", "compounds"), ("evaluation",)),
 }
 """What `eval.py` does when it reads a flag, for flags that it does not always read."""
 

@@ -109,7 +109,9 @@ def _name_parts(args: argparse.Namespace, trained: bool) -> List[Tuple[str, str]
                     (args.standardise, "standardised", "standardised cosine"),
                     (bool(args.resolution), f"{args.resolution}px", f"{args.resolution} px"),
                     (bool(args.zoom), f"zoom{args.zoom}", zoom_title(args.zoom))]
-        return [("clip", "CLIP zero-shot"), *((part, title) for asked, part, title in variants if asked)]
+        of_captions = {"text": ("clip", "CLIP zero-shot"), "captions": ("captions", "Caption prototypes, no training"),
+                       "both": ("captions_and_text", "Caption prototypes and prompts, no training")}
+        return [of_captions[args.prototypes], *((part, title) for asked, part, title in variants if asked)]
     if args.method == "tagclip":
         variants = [(args.prompts == "single", "single", "single prompt"),
                     (args.published_behaviour, "published", "published behaviour")]

@@ -8,14 +8,16 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+from datasets.captions.pseudo_labels import load_targets
 from datasets.files import DataError, PathLike, write_json
-from datasets.split_file import ImageList
+from datasets.split_file import ImageList, read_image_ids
 from engine.command_line.method_flags import WITHOUT_TRAINING, method_title
 from engine.evaluation.evaluation_set import EvaluationSet, Scored, check_weights
 from engine.evaluation.zoom import zoomed, zoomed_logits
 from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
 from engine.features.frozen_clip import clip_facts, weights_name
+from engine.features.readable_images import readable
 from engine.features.text_embeddings import encode_words
 from engine.features.tiles import Tiles
 from engine.methods.cdul_training import cdul_initial_scores, cdul_logits
@@ -26,8 +28,10 @@ from engine.process.reproducibility import git_revision
 from engine.training.build_model import build_model
 from engine.training.checkpoint import Checkpoint, load_weights
 from engine.training.prediction import predict
+from engine.training.training_labels import label_folder
 from models.baselines.sparc import standardise_images
 from models.baselines.zero_shot import zero_shot_scores
+from models.kernel import KERNEL_STARTS
 
 
 def score_test_images(test: EvaluationSet, trained: Optional[Checkpoint]) -> Scored:
@@ -57,7 +61,7 @@ def score_test_images(test: EvaluationSet, trained: Optional[Checkpoint]) -> Sco
 
 def clip_scores(test: EvaluationSet) -> Tensor:
     """Zero-shot scores of the test images, (n, C), zoomed with `--zoom`."""
-    args, encoder, text_embeddings = test.args, test.encoder, test.class_embeddings()
+    args, encoder, text_embeddings = test.args, test.encoder, class_prototypes(test)
 
     def score(images: ImageList, what: str) -> Tensor:
         return clip_scores_of(extract_features(encoder, images, what, args).plain_globals(), text_embeddings, args)
@@ -70,6 +74,18 @@ def clip_scores_of(global_embeddings: Tensor, text_embeddings: Tensor, args: arg
     """Zero-shot scores (n, C) from (n, D) and (C, D): the softmax, or what `--raw_cosine` or `--standardise` asks."""
     scores = zero_shot_scores(global_embeddings, text_embeddings, softmax=not (args.raw_cosine or args.standardise))
     return torch.from_numpy(standardise_images(scores.numpy(), scores.numpy())) if args.standardise else scores
+
+
+def class_prototypes(test: EvaluationSet) -> Tensor:
+    """(C, D): what images are compared with, the prompts or, by `--prototypes`, what captions show of the classes."""
+    args, text_embeddings = test.args, test.class_embeddings()
+    if args.prototypes == "text":
+        return text_embeddings
+    train_ids, _ = readable(read_image_ids(args.train_split_file), args.train_img_root, args)
+    images = ImageList(args.train_img_root, train_ids, test.encoder.transform)
+    labels = load_targets(label_folder(args, test.spec), train_ids, test.spec.categories)[:, :test.num_classes]
+    store = extract_features(test.encoder, images, "train", args)
+    return KERNEL_STARTS[args.prototypes](text_embeddings, store.plain_globals(), labels)
 
 
 def bac_gcn_logits(test: EvaluationSet, trained: Checkpoint) -> Tensor:

@@ -35,7 +35,8 @@ def write_report(folder: PathLike, args: argparse.Namespace) -> Path:
     template = Template((Path(__file__).parent / "report.html").read_text(encoding="utf-8"))
     spec = material.predictor.spec
     page = template.substitute(
-        style=page_style(Path(__file__).with_name("report.css")), title=escape(f"{material.runs[0].title} on {spec.title}"),
+        style=page_style(Path(__file__).with_name("report.css")),
+        title=escape(f"{material.runs[0].title} on {spec.title}"),
         summary=summary(material), tiles=tiles(material),
         sections="\n".join(section(material) for section in SECTIONS), footer=_footer(folder))
     with atomic_write(folder / REPORT_NAME) as file:

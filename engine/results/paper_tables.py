@@ -216,8 +216,6 @@ def _seeds_note(groups: Sequence[RunGroup]) -> str:
     return f"Ours: last epoch, {seeds} seed{'s' if counts != [1] else ''} a row{spread}."
 
 
-
-
 def _column_order(column: Tuple[str, str]) -> Tuple[int, str, str]:
     dataset, split = column
     return list(DATASETS).index(dataset) if dataset in DATASETS else len(DATASETS), dataset, split

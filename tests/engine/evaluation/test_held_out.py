@@ -66,3 +66,17 @@ def test_what_cannot_be_is_refused(tiny_world, tmp_path, capsys, flags, message)
         train(tiny_world, tmp_path / "run", *flags)
     assert stop.value.code == 2 and message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_caption_prototypes_are_a_method_without_training(tiny_world, tmp_path, capsys):
+    """Ranked by the cosine to what captions show, which no true label of a training image changes."""
+    lines = tiny_world.path("--train_split_file").read_text().splitlines()
+    (tmp_path / "unlabelled.txt").write_text("\n".join(line.split()[0] for line in lines) + "\n")
+    printed = {}
+    for name, flags in {"text": [], "captions": ["--prototypes", "captions"], "unlabelled": [
+            "--prototypes", "captions", "--train_split_file", tmp_path / "unlabelled.txt"]}.items():
+        own = ["--method", "clip", "--raw_cosine", "--output_dir", tmp_path / name]
+        run_script("eval", *tiny_world.flags, *own, *flags)
+        printed[name] = capsys.readouterr().out.splitlines()[-1]
+    assert printed["captions"] == printed["unlabelled"] != printed["text"]
+    assert json.loads((tmp_path / "captions" / "result.json").read_text())["title"].startswith("Caption prototypes")
