@@ -79,11 +79,11 @@ def test_table_of_runs_says_how_far_pseudo_map_ranks_them(tmp_path):
 
 def test_recipes_are_never_in_one_row(tmp_path):
     plus = parse_args(get_args_parser("voc2007", None), ["--recipe", "plus", "--k", "8"])
-    assert (plus.kernel_start, plus.k) == ("both", 8) and plus.output_dir == "runs/voc2007_plus"
+    assert (plus.lr_schedule, plus.k) == ("cosine", 8) and plus.output_dir == "runs/voc2007_plus"
     leave_run(tmp_path / "paper", 70.0)
     flags = vars(parse_args(get_args_parser("voc2007", None), ["--recipe", "plus"]))
     leave_run(tmp_path / "plus", 75.0, title="BAC-GCN+", **{
-        flag: value for flag, value in flags.items() if flag not in ("seed", "method", "dataset")})
+        flag: value for flag, value in flags.items() if flag not in ("seed", "method", "dataset", "backbone")})
     collection = collect_runs([tmp_path])
     assert all(group.off_defaults == {} for group in collection.groups)
     rows = rows_of(main_table(collection))
