@@ -11,12 +11,12 @@ from datasets.registry import DATASETS
 from engine.command_line.data_flags import add_data_flags, fill_defaults
 from engine.command_line.flag_types import count, describe, finite, natural, nonnegative, positive, share
 from engine.command_line.method_flags import (
+    RECIPES,
     TRAINED_METHODS,
     add_cdul_flags,
     add_tai_dpt_flags,
     method_defaults,
 )
-from engine.command_line.recipes import RECIPES
 from engine.command_line.saved_flags import check_flags
 from engine.command_line.unread_flags import check_typed
 from models.bac_gcn import LOGIT_STARTS, LOGITS
