@@ -30,7 +30,7 @@ from engine.command_line.flag_types import DATASET_HELP, count, dataset_name
 from engine.command_line.train_flags import get_args_parser, parse_args
 from engine.command_line.unread_flags import why_unread
 from engine.process.entry_point import run_main
-from engine.results.finished_runs import PLACES, changed_flags, format_flags, read_run
+from engine.results.finished_runs import changed_flags, format_flags, read_run, settings_of
 from engine.results.paper_tables import write_table
 from engine.results.selection import budgets, halve, measured, read_grid, selection_table, write_chosen
 from engine.results.studies import REFERENCE, STUDIES, Variant, variants
@@ -73,7 +73,7 @@ class PlannedRun:
         run = read_run(self.folder)
         if run is None:
             return False
-        wanted = {flag: value for flag, value in vars(self.args).items() if flag not in PLACES}
+        wanted = settings_of(vars(self.args))
         changed, others = changed_flags(wanted, run.settings), changed_flags(run.settings, wanted)
         if self.args.activation not in (None, run.result.get("activation") or "quick_gelu"):
             changed["activation"] = self.args.activation

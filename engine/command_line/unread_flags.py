@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import AbstractSet, Any, Dict, Optional, Tuple
+from typing import AbstractSet, Any, Dict, Mapping, Optional, Tuple
 
 from datasets.files import DataError
 
@@ -57,19 +57,29 @@ SWITCHED_OFF: Tuple[Tuple[str, Any, Tuple[str, ...]], ...] = (
 """(flag, value, flags that do nothing beside it)."""
 
 
+def unread_flags(values: Mapping[str, Any]) -> Dict[str, str]:
+    """Each of a run's flags that does nothing there, with the reason.
+
+    Args:
+        values: all flags of a run, `method` among them.
+    """
+    method = values.get("method")
+    reasons = {flag: f"--{flag} does nothing with --method {method}: it is a flag of {' and '.join(readers)}"
+               for flag, readers in READ_BY.items() if flag in values and method not in readers}
+    for switch, value, switched_off in SWITCHED_OFF:
+        actual = values.get(switch)
+        if actual is not None and (value is _ANY or actual == value) and switch not in reasons:
+            for flag in switched_off:
+                if flag in values:
+                    reasons.setdefault(flag, f"--{flag} does nothing with --{switch}"
+                                             f"{'' if actual is True else f' {actual}'}")
+    return reasons
+
+
 def why_unread(args: argparse.Namespace, flags: AbstractSet[str]) -> Optional[str]:
     """Why one of `flags` does nothing with all the flags in `args`; None where each of them does something."""
-    for flag in sorted(flags):
-        readers = READ_BY.get(flag)
-        if readers and args.method not in readers:
-            return f"--{flag} does nothing with --method {args.method}: it is a flag of {' and '.join(readers)}"
-    for switch, value, switched_off in SWITCHED_OFF:
-        actual = getattr(args, switch, None)
-        if actual is not None and (value is _ANY or actual == value):
-            for flag in switched_off:
-                if flag in flags:
-                    return f"--{flag} does nothing with --{switch}{'' if actual is True else f' {actual}'}"
-    return None
+    reasons = unread_flags(vars(args))
+    return next((reasons[flag] for flag in sorted(flags) if flag in reasons), None)
 
 
 def check_typed(args: argparse.Namespace, typed: AbstractSet[str]) -> None:

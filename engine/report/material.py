@@ -11,7 +11,7 @@ from datasets.files import DataError
 from datasets.split_file import ImageList, Split, read_split_file
 from engine.evaluation.metrics import average_precision, mean_ap
 from engine.evaluation.predictor import Predictor, load_predictor
-from engine.results.finished_runs import RunGroup, collect_runs
+from engine.results.finished_runs import RunGroup, collect_runs, settings_of
 from engine.training.checkpoint import load_checkpoint
 from engine.training.training_labels import PseudoLabels, load_pseudo_labels
 
@@ -59,5 +59,5 @@ def _own_runs(folder: Path) -> List[RunGroup]:
     own = [group for group in groups if any(run.folder.resolve() == folder.resolve() for run in group.runs)]
     if not own:
         raise DataError(f"{folder}: its run is not finished; train on with the same command")
-    control = {**own[0].settings, "no_reso": True}
+    control = settings_of({**own[0].runs[0].args, "no_reso": True})
     return own + [group for group in groups if group is not own[0] and group.settings == control]

@@ -5,12 +5,13 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from datasets.files import DataError, PathLike, read_json
 from engine.command_line.method_flags import TRAINED_METHODS
 from engine.command_line.older_runs import complete_flags
 from engine.command_line.train_flags import default_flags
+from engine.command_line.unread_flags import unread_flags
 from engine.results.tables import NO_MAP, Statistic, weights_label
 
 PLACES = frozenset((
@@ -19,6 +20,12 @@ PLACES = frozenset((
     "encode_batch_size", "compile", "no_feature_store", "skip_unreadable", "resnet_weights", "zoom", "seed", "dataset",
     "method"))
 """Flags that say where and how a run was made, or which of several equal runs it is; not what was trained."""
+
+
+def settings_of(flags: Mapping[str, Any]) -> Dict[str, Any]:
+    """Of all flags of a run those that decide what is trained: no places, no seed, nothing that does nothing there."""
+    unread = unread_flags(flags)
+    return {flag: value for flag, value in flags.items() if flag not in PLACES and flag not in unread}
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class FinishedRun:
     @property
     def settings(self) -> Dict[str, Any]:
         """The flags that decide what is trained, the seed apart."""
-        return {flag: value for flag, value in self.args.items() if flag not in PLACES}
+        return settings_of(self.args)
 
     @property
     def zoom(self) -> int:
@@ -196,7 +203,7 @@ def default_settings(dataset: str, method: str = "bac_gcn", backbone: Optional[s
                      recipe: str = "paper") -> Dict[str, Any]:
     """The settings of a dataset's train script that is given no flag but those which are part of a method's title."""
     flags = default_flags(dataset, method, backbone, recipe)
-    return {flag: value for flag, value in flags.items() if flag not in PLACES}
+    return settings_of(flags)
 
 
 def reference_group(groups: Sequence[RunGroup]) -> RunGroup:

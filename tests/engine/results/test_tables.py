@@ -72,6 +72,14 @@ def test_a_flag_that_is_younger_than_a_run_is_at_its_default(tmp_path):
     assert run.is_done()
 
 
+def test_flags_that_do_nothing_beside_others_tell_no_runs_apart(tmp_path):
+    """--gamma does nothing with --no_reso: two such runs are one group, and the control of a run with crops."""
+    leave_run(tmp_path / "one", 90.0, no_reso=True, gamma=0.9)
+    leave_run(tmp_path / "other", 92.0, seed=1, no_reso=True)
+    group, = collect_runs([tmp_path]).groups
+    assert group.seeds == [0, 1] and group.off_defaults == {"no_reso": True}
+
+
 def test_what_does_not_count_is_said(tmp_path):
     leave_run(tmp_path / "one", 90.0)
     leave_run(tmp_path / "same_again", 70.0)
