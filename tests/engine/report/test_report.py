@@ -78,8 +78,8 @@ def captioned_world(tiny_world, tmp_path_factory):
 def folder(captioned_world, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     for seed in (0, 1):
-        for flags in ([], ["--no_reso"]):
-            place = folder.joinpath(*["seed_1"] * seed, *["no_reso"] * len(flags))
+        for flags in ([], ["--no_reso", "--config", folder / "config.json"]):
+            place = folder.joinpath(*["seed_1"] * seed, *["no_reso"] * bool(flags))
             train(captioned_world, place, "--seed", seed, *flags)
     train(captioned_world, folder / "something_else", "--k", "2", "--epochs", "1")
     return folder
