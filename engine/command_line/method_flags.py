@@ -33,7 +33,8 @@ class Recipe(NamedTuple):
 RECIPES: Dict[str, Recipe] = {
     "paper": Recipe("BAC-GCN", {}),
     "plus": Recipe("BAC-GCN+", {
-        "resolution": 192, "no_masked_globals": True, "no_reso": True, "lr_schedule": "cosine"}),
+        "resolution": 192, "no_masked_globals": True, "no_reso": True, "logit_start": "fitted", "lr": 3e-3,
+        "lr_schedule": "cosine"}),
 }
 """`--recipe`: "paper" is all that the paper states, "plus" ours; docs/recipes.md says how it was chosen."""
 
