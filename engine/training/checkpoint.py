@@ -94,6 +94,10 @@ def load_weights(model: torch.nn.Module, checkpoint: Dict[str, Any], path: PathL
         raise DataError(f"{path}: the weights do not fit the model of these flags ({reason})") from None
 
 
+_STATE_NAMES = {torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}, torch.optim.SGD: {"momentum_buffer"}}
+"""What the optimisers in use keep of each weight; a damaged name would only be missed at the next step."""
+
+
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Dict[str, Any]) -> bool:
     """Put a checkpoint's state into the optimiser; False where it does not fit."""
     kinds = [{key: type(value) for key, value in group.items()} for group in optimizer.param_groups]
@@ -101,7 +105,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Dict[str, Any]) -> b
         optimizer.load_state_dict(state)
         values = [(weight, value) for weight, entry in optimizer.state.items() for value in entry.values()]
         return (kinds == [{key: type(value) for key, value in group.items()} for group in optimizer.param_groups]
-                and len({frozenset(entry) for entry in optimizer.state.values()}) <= 1
+                and all(set(entry) == _STATE_NAMES[type(optimizer)] for entry in optimizer.state.values())
                 and all(value is None or value.shape in (torch.Size(), weight.shape) for weight, value in values))
     except Exception:  # a damaged state fails in many ways
         return False

@@ -131,6 +131,16 @@ def test_why_a_checkpoint_is_refused(tmp_path, change, message):
         go_on(tmp_path)
 
 
+def test_a_state_of_the_optimiser_under_another_name_is_refused(tmp_path):
+    """A flipped bit once turned exp_avg_sq into another name, which only the next step missed."""
+    checkpoint = valid_checkpoint(tmp_path)
+    for entry in checkpoint["optimizer"]["state"].values():
+        entry["exp_avg_sp"] = entry.pop("exp_avg_sq")
+    torch.save(checkpoint, tmp_path / "checkpoint.pth")
+    with pytest.raises(DataError, match="state of the optimiser does not fit"):
+        go_on(tmp_path)
+
+
 class RunsCode:
     """Pickles as a call of `os.mkdir`."""
 
