@@ -31,7 +31,8 @@ from engine.evaluation.evaluation_flags import Request, read_request
 from engine.evaluation.evaluation_set import load_evaluation_set
 from engine.evaluation.metrics import average_precision, summarise
 from engine.evaluation.scores_file import save_scores
-from engine.methods.method_scores import score_test_images, write_result
+from engine.methods.method_scores import score_images, score_training_images, write_result
+from engine.methods.tag_threshold import tag_threshold
 from engine.pictures.figure_data import FIGURES, draw_figure, save_curves
 from engine.process.distributed import is_main, setup
 from engine.process.entry_point import run_main
@@ -68,11 +69,14 @@ def evaluate(request: Request) -> None:
     spec, device = get_dataset(args.dataset), setup(args.device)
     seed_everything(0, device)
     test = load_evaluation_set(args, spec, device)
-    scores, predicted = score_test_images(test, trained)
+    scored = score_images(test, trained)
+    threshold = tag_threshold(test, trained, lambda sample: score_training_images(sample, trained))
     if not is_main():
         return
 
-    per_class, summary = average_precision(scores, test.targets), summarise(scores, test.targets, predicted)
+    per_class = average_precision(scored.scores, test.targets)
+    tags = scored.tags(threshold.value)
+    summary = summarise(scored.scores, test.targets, tags)
     rows = [(name, f"{ap:.2f}", str(int(positives))) for name, ap, positives
             in zip(spec.classes, per_class, test.targets.sum(dim=0))]
     if summary:
@@ -80,15 +84,17 @@ def evaluate(request: Request) -> None:
             csv.writer(file).writerows([("class", "AP", "positives"), *rows])
     another = trained is not None and args.method != trained["args"]["method"]  # CLIP, on a checkpoint's weights
     save_scores(folder / f"scores{f'_{args.method}' if another else ''}{request.suffix}.npz", test.images.image_ids,
-                spec.classes, scores, test.targets if summary else None)
+                spec.classes, scored.scores, test.targets if summary else None)
     if trained is None:
-        write_result(folder, test, summary.get("mAP"))
+        write_result(folder, test, summary, threshold.value)
     if not summary:
-        tagged = [(name, f"{count:,}") for name, count in zip(spec.classes, predicted.sum(dim=0).tolist())]
-        print(format_table(("class", f"tagged, of {len(predicted):,}"), tagged))
+        tagged = [(name, f"{count:,}") for name, count in zip(spec.classes, tags.sum(dim=0).tolist())]
+        print(format_table(("class", f"tagged, of {len(tags):,}"), tagged))
+        print(threshold)
         print(NO_MAP)
         return
     print(format_table(("class", "AP", "positives"), rows))
+    print(threshold)
     print("  ".join(f"{name} {value:.2f}" for name, value in summary.items() if name != "mAP"))
     print(f"{len(test.images):,} {request.test_images}")
     print(f"mAP {summary['mAP']}")

@@ -14,7 +14,8 @@ from datasets.registry import get_dataset
 from datasets.split_file import ImageList, read_image_ids
 from engine.command_line.train_flags import get_args_parser, parse_args
 from engine.evaluation.held_out import held_out_metrics, hold_out
-from engine.evaluation.metrics import average_precision, mean_ap, summarise
+from engine.evaluation.metrics import average_precision, mean_ap
+from engine.evaluation.threshold import measure, spread
 from engine.evaluation.zoom import zoomed_map
 from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
@@ -29,7 +30,7 @@ from engine.training.build_model import build_model, start_embeddings
 from engine.training.crops import extend_with_crops
 from engine.training.epoch import train_one_epoch
 from engine.training.fused_labels import fuse_with_clip
-from engine.training.prediction import calibrate, predict
+from engine.training.prediction import calibrate
 from engine.training.provenance import data_facts
 from engine.training.run import Run
 from engine.training.training_labels import load_pseudo_labels
@@ -67,6 +68,7 @@ def main(args: argparse.Namespace) -> Run:
     train_set, held_out = hold_out(FeatureSet([train_store], pseudo.targets, train_ids), args, spec)
     train_images = ImageList(args.train_img_root, train_set.image_ids, encoder.transform)
     test_set = FeatureSet([test_store], test_split.targets(num_classes))
+    threshold_set = train_set.select(spread(len(train_set)))  # where the threshold of tags is found
 
     # BAC-GCN: the similarity kernel and the GCN over global, class and background nodes.
     seed_everything(args.seed, device)
@@ -85,7 +87,7 @@ def main(args: argparse.Namespace) -> Run:
                                           args, device)
         loss = train_one_epoch(model, train_set, optimizer, args, device, run)
         seconds = time.perf_counter() - start
-        metrics = summarise(predict(model, test_set, args, device)[:, :num_classes], test_set.targets)
+        metrics = measure(model, test_set, threshold_set, args, device)
         metrics.update(held_out_metrics(model, held_out, args, device))
         run.finish_epoch({"epoch": epoch, "loss": loss, "images": len(train_set), **metrics},
                          {"seconds": seconds, "images_per_second": len(train_set) / seconds}, model, optimizer)

@@ -25,6 +25,8 @@ class DatasetSpec:
     val_img_root: str
     val_split_file: str
     model_path: str = "pretrained_models/clip/ViT-B-16.pt"
+    mask_mode: str = "pixel"
+    """Default of `--mask_mode`; "pixel" is the paper's."""
     unlabelled_test: bool = False
     """Whether the test split may be without labels, on purpose."""
     synonyms: Optional[Mapping[str, Sequence[str]]] = None

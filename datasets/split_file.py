@@ -5,6 +5,7 @@ never see a label; evaluation takes `read_split_file`.
 """
 from __future__ import annotations
 
+import copy
 import itertools
 import re
 from collections import Counter
@@ -189,6 +190,12 @@ class ImageList(Dataset):
     def __getitem__(self, index: int) -> Tuple[Any, int]:
         min_side = getattr(self.transform, "min_side", None)
         return self.transform(read_image(self.path(index), min_side)), index
+
+    def with_transform(self, transform: Callable[[Any], Any]) -> ImageList:
+        """The same images, seen through another transform."""
+        images = copy.copy(self)
+        images.transform = transform
+        return images
 
     def path(self, index: int) -> Path:
         """The file of image `index`.

@@ -35,9 +35,8 @@ class FrozenEncoder(nn.Module):
         attention_layer: layer whose [cls]-to-patch attention makes H; -1 is the last.
         patch_attention: what a patch attends to in the last block: "self" alone (as MaskCLIP and TagCLIP have it), or
             to all, "full", as CLIP was trained.
-        mask_mode: "token" leaves the removed patches out of the transformer, which makes the two masked images cost
-            one pass together (our choice: on the embedded world it is as good); "pixel" paints them black, as the
-            paper does, at three passes an image.
+        mask_mode: "pixel" paints the removed patches black, as the paper does, at three passes an image; "token"
+            leaves them out of the transformer, so that the two masked images cost one pass together.
         resolution: side of the input in pixels, a multiple of the patch; CLIP's own where it is None. Position
             embeddings are interpolated.
         precision: of the matrix products, by autocast where it is not that of the weights.
@@ -45,7 +44,7 @@ class FrozenEncoder(nn.Module):
     """
 
     def __init__(self, clip_model: CLIP, mask_share: float = 0.15, mask_threshold: Optional[float] = None,
-                 attention_layer: int = -1, mask_mode: str = "token", patch_attention: str = "self",
+                 attention_layer: int = -1, mask_mode: str = "pixel", patch_attention: str = "self",
                  resolution: Optional[int] = None, precision: str = "fp32", compiled: bool = False) -> None:
         super().__init__()
         if mask_mode not in MASK_MODES:

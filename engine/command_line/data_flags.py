@@ -7,6 +7,7 @@ from typing import Optional
 from clip.transformer import ACTIVATIONS
 from datasets.files import DataError
 from datasets.registry import get_dataset, guess_dataset
+from datasets.tagclip_words import published_words
 from engine.command_line.flag_types import DATASET_HELP, count, dataset_name, natural
 from engine.command_line.method_flags import (
     default_folder,
@@ -70,10 +71,12 @@ def fill_defaults(args: argparse.Namespace, trained: bool = True) -> argparse.Na
         raise DataError(f"--dataset is missing: {DATASET_HELP}")
     spec = get_dataset(args.dataset)
     args.unlabelled_test = args.unlabelled_test or spec.unlabelled_test
-    for flag in (*DATA_DEFAULTS, "model_path"):
-        if getattr(args, flag) is None:
+    for flag in (*DATA_DEFAULTS, "model_path", "mask_mode"):
+        if getattr(args, flag, "not a flag here") is None:
             setattr(args, flag, getattr(spec, flag))
     _check_belonging(args)
+    if args.method == "tagclip" and args.prompt_words is None:
+        args.prompt_words = "published" if published_words(spec.name) else "ours"
     if getattr(args, "output_dir", "") is None:
         args.output_dir = default_folder(args, spec.name, trained)
     return args

@@ -7,7 +7,7 @@ from typing import AbstractSet, Dict, Iterable, Optional, Tuple
 from datasets.files import DataError
 from datasets.flag_parser import FlagParser
 from engine.command_line.data_flags import add_data_flags
-from engine.command_line.flag_types import describe
+from engine.command_line.flag_types import describe, finite
 from engine.command_line.method_flags import METHODS, add_cdul_flags, add_sparc_flags, add_tagclip_flags
 from engine.command_line.photo_flags import PHOTO_FLAGS, TAG_WITHOUT_TRAINING, add_photo_flags
 from models.kernel import KERNEL_STARTS
@@ -34,6 +34,9 @@ def get_eval_parser(description: Optional[str], tables: Iterable[str] = (),
                              "deviation: SPARC's first step alone")
     parser.add_argument("--prototypes", choices=list(KERNEL_STARTS), default="text",
                         help="what --method clip compares images with; " + describe(KERNEL_STARTS))
+    parser.add_argument("--threshold", type=finite,
+                        help="a class is a tag from this score on (default: the checkpoint's, or found on training "
+                             "images and their captions, see docs/baselines.md)")
     add_data_flags(parser, dataset=None)
     add_tagclip_flags(parser)
     add_sparc_flags(parser)
@@ -49,7 +52,7 @@ def get_eval_parser(description: Optional[str], tables: Iterable[str] = (),
     group.add_argument("--baseline", metavar="CSV",
                        help="per_class_METHOD.csv to draw beside --figure per_class (default: CLIP zero-shot)")
     group.add_argument("--caption_root", default="caption",
-                       help="holds DATASET/ with the labels of --figure graph and of SPARC's compounds")
+                       help="holds DATASET/ with the labels of thresholds, of --figure graph and of SPARC's compounds")
     add_photo_flags(parser)
     return parser
 
@@ -61,8 +64,8 @@ READ_IN_MODES: Dict[str, Tuple[str, ...]] = {
     "runs": ("table", "curves"), "categories": ("maps", "tags"), "baseline": ("per_class",),
     "image": ("tags", "masks", "maps"),
     **dict.fromkeys(PHOTO_FLAGS, ("tags",)),
-    **dict.fromkeys(("method", "statistics", "raw_cosine", "standardise", "published_behaviour", "max_patches"),
-                    ("evaluation", "tags")),
+    **dict.fromkeys(("method", "statistics", "threshold", "raw_cosine", "standardise", "prompt_words",
+                     "published_behaviour", "max_patches"), ("evaluation", "tags")),
     **dict.fromkeys(("zoom", "prototypes", "zeta", "compounds"), ("evaluation",)),
 }
 """What `eval.py` does when it reads a flag, for flags that it does not always read."""

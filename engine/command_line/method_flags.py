@@ -20,6 +20,9 @@ WITHOUT_TRAINING = ("clip", "tagclip", "sparc", "cdul")
 
 BACKBONES = ("resnet101", "clip")
 
+PROMPT_WORDS = ("published", "ours")
+"""What `--prompt_words` of TagCLIP takes."""
+
 
 class Recipe(NamedTuple):
     """A named set of defaults."""
@@ -59,18 +62,23 @@ def add_cdul_flags(parser: argparse.ArgumentParser, training: bool = True) -> No
 
 
 def add_tai_dpt_flags(parser: argparse.ArgumentParser) -> None:
-    """TaI-DPT's flags; the defaults are the authors'."""
+    """TaI-DPT's flags; the defaults are the authors', those of `method_defaults` included."""
     group = parser.add_argument_group("TaI-DPT (--method tai_dpt)")
     group.add_argument("--num_context", type=count, default=16, help="learned tokens of each of the two contexts")
     group.add_argument("--cosine_epochs", type=count, default=20, help="length of the learning rate's cosine")
+    group.add_argument("--image_scale", type=positive,
+                       help="inverse temperature of the softmax over an image's patches (default: 40, NUS-WIDE 4)")
 
 
 def add_tagclip_flags(parser: argparse.ArgumentParser) -> None:
     """TagCLIP's flags."""
     group = parser.add_argument_group("TagCLIP (--method tagclip)")
+    group.add_argument("--prompt_words", choices=PROMPT_WORDS,
+                       help="in the prompts: the classes and backgrounds that the authors publish (default where they "
+                            "do: VOC and COCO), or those of this repository")
     group.add_argument("--published_behaviour", action="store_true",
-                       help="as the published script: boxes end one patch before the border, and the first box that "
-                            "is thereby empty ends an image")
+                       help="as the published script: maps are rounded to whole numbers of 0..255, boxes end one patch "
+                            "before the border, and the first box that is thereby empty ends an image")
     group.add_argument("--max_patches", type=count, default=4096,
                        help="larger images are scaled down to so many patches; memory grows with the square")
 
@@ -87,24 +95,27 @@ def add_sparc_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def method_defaults(args: argparse.Namespace) -> Dict[str, Any]:
-    """Defaults of a train script's shared flags where a method's differ from BAC-GCN's."""
+    """Defaults of a train script's flags that depend on the method, and for TaI-DPT on the dataset."""
     if args.method == "cdul":
         if args.backbone == "resnet101":
             return {"epochs": 20, "batch_size": 32, "lr": 1e-4, "weight_decay": 1e-4}
         return {"epochs": 20, "batch_size": 64, "lr": 1e-3, "weight_decay": 0.0}
     if args.method == "tai_dpt":
-        return {"epochs": 20, "batch_size": 512, "lr": 1e-4, "weight_decay": 5e-4}
+        own = {"lr": 1e-3, "image_scale": 4.0} if args.dataset == "nuswide" else {"lr": 1e-4, "image_scale": 40.0}
+        return {"epochs": 20, "batch_size": 512, "weight_decay": 5e-4, **own}
     return {}
 
 
-def method_title(args: argparse.Namespace, trained: bool = True) -> str:
+def method_title(args: argparse.Namespace, clip_name: str, trained: bool = True) -> str:
     """What a method is called in tables; what is not as in its paper is named a port.
 
     Args:
         args: `--method` and the flags of the method.
+        clip_name: of the frozen CLIP. CDUL, whose labels it makes, is named after it.
         trained: False for CDUL's initialisation.
     """
-    return ", ".join(title for _, title in _name_parts(args, trained))
+    title = ", ".join(title for _, title in _name_parts(args, trained))
+    return f"{title} (labels by {clip_name})" if args.method == "cdul" and trained else title
 
 
 def default_folder(args: argparse.Namespace, dataset: str, trained: bool = True) -> str:
@@ -130,7 +141,8 @@ def _name_parts(args: argparse.Namespace, trained: bool) -> List[Tuple[str, str]
                        "both": ("captions_and_text", "Caption prototypes and prompts, no training")}
         return [of_captions[args.prototypes], *((part, title) for asked, part, title in variants if asked)]
     if args.method == "tagclip":
-        variants = [(args.prompts == "single", "single", "single prompt"),
+        variants = [(args.prompt_words == "ours", "our_words", "our words"),
+                    (args.prompts == "single", "single", "single prompt"),
                     (args.published_behaviour, "published", "published behaviour")]
         return [("tagclip", "TagCLIP"), *((part, title) for asked, part, title in variants if asked)]
     if args.method == "sparc":

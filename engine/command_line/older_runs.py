@@ -7,20 +7,24 @@ from engine.command_line.eval_flags import get_eval_parser
 from engine.command_line.method_flags import EVAL_DEFAULTS, TRAINED_METHODS
 from engine.command_line.train_flags import default_flags
 
+_BEFORE: Dict[str, Dict[str, Any]] = {"tagclip": {"prompt_words": "ours"}, "tai_dpt": {"image_scale": 50.0}}
+"""What a method did before it had a flag, where that is not the flag's default."""
+
 
 def complete_flags(values: Dict[str, Any]) -> Dict[str, Any]:
     """The flags of a run, with the younger ones at the defaults of its dataset and method.
 
-    What a run did before a flag was there is what the flag's default does. Whatever reads flags from a file, a
-    checkpoint, a table or a study, reads them through this.
+    What a run did before a flag was there is what the flag's default does, or what `_BEFORE` says. Whatever reads
+    flags from a file, a checkpoint, a table or a study, reads them through this.
 
     Args:
         values: flags from a config.json or a checkpoint, of a train script or (those without epochs) of `eval.py`.
     """
     if "epochs" not in values:
         defaults = vars(get_eval_parser(None).parse_args([]))
-        return {**defaults, **EVAL_DEFAULTS.get(values.get("method", ""), {}), **values}
+        method = values.get("method", "")
+        return {**defaults, **EVAL_DEFAULTS.get(method, {}), **_BEFORE.get(method, {}), **values}
     if values.get("method") not in TRAINED_METHODS or not isinstance(values.get("dataset"), str):
         return values
-    return {**default_flags(values["dataset"], values["method"], values.get("backbone"), values.get("recipe", "paper")),
-            **values}
+    defaults = default_flags(values["dataset"], values["method"], values.get("backbone"), values.get("recipe", "paper"))
+    return {**defaults, **_BEFORE.get(values["method"], {}), **values}

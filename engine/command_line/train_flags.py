@@ -84,9 +84,9 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
     group.add_argument("--attention_layer", type=int, default=-1, help="layer whose [cls] attention makes H")
     group.add_argument("--patch_attention", choices=PATCH_ATTENTIONS, default="self",
                        help="what a patch attends to in CLIP's last block: itself alone, or everything")
-    group.add_argument("--mask_mode", choices=MASK_MODES, default="token",
-                       help="leave the removed patches out of the transformer, or paint them black, as the paper "
-                            "does, which takes half as long again")
+    group.add_argument("--mask_mode", choices=MASK_MODES,
+                       help="paint the removed patches black, as the paper does (pixel, the default), or leave them "
+                            "out of the transformer, which takes two thirds of the time (token, mini's default)")
     group.add_argument("--no_masked_globals", action="store_true", help="one plain global node instead of two")
     group.add_argument("--k", type=count, default=4, help="patches averaged per category")
     group.add_argument("--kernel_start", choices=list(KERNEL_STARTS), default="text",

@@ -16,8 +16,8 @@ _BAC_GCN = (
 READ_BY: Dict[str, Tuple[str, ...]] = {
     **dict.fromkeys(_BAC_GCN, ("bac_gcn",)),
     **dict.fromkeys(("backbone", "resnet_weights", "image_size", "psi_sigma", "warmup_epochs", "zeta"), ("cdul",)),
-    **dict.fromkeys(("num_context", "cosine_epochs"), ("tai_dpt",)),
-    **dict.fromkeys(("published_behaviour", "max_patches"), ("tagclip",)),
+    **dict.fromkeys(("num_context", "cosine_epochs", "image_scale"), ("tai_dpt",)),
+    **dict.fromkeys(("prompt_words", "published_behaviour", "max_patches"), ("tagclip",)),
     **dict.fromkeys(("precision", "compile", "patch_dtype"), ("bac_gcn", "tai_dpt", "clip", "sparc")),
     "patch_attention": ("bac_gcn", "tai_dpt"),
     "zoom": ("bac_gcn", "clip"),
@@ -30,10 +30,10 @@ READ_BY: Dict[str, Tuple[str, ...]] = {
 """The methods that read a flag, for flags that not all of them read."""
 
 READ_BY_ALL = frozenset((
-    "method", "dataset", "train_img_root", "train_split_file", "val_img_root", "val_split_file", "unlabelled_test",
-    "model_path", "activation", "caption_root", "feature_root", "output_dir", "device", "num_workers",
-    "encode_batch_size", "no_feature_store", "skip_unreadable", "prompts", "config", "resume", "overwrite", "seed",
-    "seeds", "epochs", "batch_size", "lr", "weight_decay"))
+    "method", "dataset", "threshold", "train_img_root", "train_split_file", "val_img_root", "val_split_file",
+    "unlabelled_test", "model_path", "activation", "caption_root", "feature_root", "output_dir", "device",
+    "num_workers", "encode_batch_size", "no_feature_store", "skip_unreadable", "prompts", "config", "resume",
+    "overwrite", "seed", "seeds", "epochs", "batch_size", "lr", "weight_decay"))
 """Flags of every method. Those that say where data are may be given to all, whether or not a method looks there."""
 
 _ANY = object()

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import List, NamedTuple
+from typing import List, NamedTuple, Optional
 
 import torch
 from torch import Tensor
@@ -67,19 +67,24 @@ def load_evaluation_set(args: argparse.Namespace, spec: DatasetSpec, device: tor
 
 
 class Scored(NamedTuple):
-    """What a method says of the test images."""
+    """What a method says of some images."""
 
     scores: Tensor
     """(n, C), to be ranked."""
-    predicted: Tensor
-    """(n, C) bool, the labels that it gives."""
+    are_logits: bool
+    """Or else scores on a scale of the method's own."""
 
-    @classmethod
-    def by_sign(cls, logits: Tensor) -> Scored:
-        """Labels are the logits above 0."""
-        return cls(logits, logits > 0)
+    @property
+    def confidence(self) -> Tensor:
+        """(n, C), what a threshold is compared with: probabilities for logits, or else the scores."""
+        return self.scores.sigmoid() if self.are_logits else self.scores
 
-    @classmethod
-    def by_midpoint(cls, scores: Tensor) -> Scored:
-        """Labels are the scores above the midpoint of their image's, for methods without logits (as TagCLIP does)."""
-        return cls(scores, above_midpoint(scores))
+    def tags(self, threshold: Optional[float]) -> Tensor:
+        """(n, C) bool, the labels that the method gives: what reaches the threshold.
+
+        Without one they are the logits above 0, or else the scores above the midpoint of their image's, as TagCLIP
+        decides.
+        """
+        if threshold is not None:
+            return self.confidence >= threshold
+        return self.scores > 0 if self.are_logits else above_midpoint(self.scores)

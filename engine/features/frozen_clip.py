@@ -15,6 +15,7 @@ import clip
 from clip.clip import OPEN_CLIP_FILES, TRANSFORMERS_FILES
 from clip.model import CLIP, VisionTransformer
 from datasets.files import DataError
+from datasets.registry import get_dataset
 from engine.process.distributed import is_main
 from models.encoder import FrozenEncoder
 
@@ -59,6 +60,20 @@ def clip_facts(model: CLIP) -> Dict[str, Any]:
             "head_width": model.architecture.vision_head_width}
 
 
+_SIZES = {768: "B", 1024: "L", 1280: "H", 1408: "g"}
+"""Letters of the published vision transformers, by their width."""
+
+
+def clip_name(args: argparse.Namespace, clip_model: CLIP) -> str:
+    """The name of the frozen CLIP by the sizes of its weights, such as ViT-B/16; of other sizes, its file's name."""
+    visual = clip_model.visual
+    size = _SIZES.get(len(visual.class_embedding))
+    if size is None:
+        return Path(weights_name(args.model_path)).stem
+    resolution = "" if visual.input_resolution == 224 else f"@{visual.input_resolution}px"
+    return f"ViT-{size}/{visual.patch_size}{resolution}"
+
+
 ENCODER_FLAGS = ("mask_share", "mask_threshold", "attention_layer", "mask_mode", "patch_attention", "resolution",
                  "precision")
 """Flags, and attributes of the encoder, that its features depend on."""
@@ -82,5 +97,6 @@ def build_encoder(args: argparse.Namespace, clip_model: CLIP) -> FrozenEncoder:
     if not -layers <= getattr(args, "attention_layer", -1) < layers:
         raise DataError(f"--attention_layer {args.attention_layer}: {args.model_path} has the layers 0 to "
                         f"{layers - 1}, or -1 to {-layers} from the last")
+    defaults = {"mask_mode": get_dataset(args.dataset).mask_mode} if args.dataset else {}
     given = {flag: getattr(args, flag) for flag in ENCODER_FLAGS if hasattr(args, flag)}
-    return FrozenEncoder(clip_model, **given, compiled=args.compile)
+    return FrozenEncoder(clip_model, **{**defaults, **given}, compiled=args.compile)

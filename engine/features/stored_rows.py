@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from datasets.split_file import ImageList
 from engine.features.feature_store import CHUNK_ROWS, ArraySpec, StoreWriter, is_complete, owned
+from engine.process.distributed import gather, is_main, world
 
 ARRAY = "rows"
 
@@ -25,7 +26,7 @@ def stored_rows(compute: Compute, images: ImageList, shape: Tuple[int, ...], dty
                 meta: Dict[str, Any], args: argparse.Namespace) -> Tensor:
     """The rows of all images, (n, *shape) in float32; those that `--feature_root` lacks are computed.
 
-    A killed run computes at most `CHUNK_ROWS` images again.
+    A killed run computes at most `CHUNK_ROWS` images again. Several processes share the chunks.
 
     Args:
         compute: rows of a chunk of images to a tensor (rows, *shape).
@@ -37,9 +38,11 @@ def stored_rows(compute: Compute, images: ImageList, shape: Tuple[int, ...], dty
         args: `--feature_root` and `--no_feature_store`.
     """
     chunks = [range(start, min(start + CHUNK_ROWS, len(images))) for start in range(0, len(images), CHUNK_ROWS)]
-    with tqdm(total=len(images), desc=what, unit="image") as bar:
+    with tqdm(total=len(images), desc=what, unit="image", disable=not is_main()) as bar:
         if args.no_feature_store:
-            return torch.cat([compute(chunk, bar.update).cpu().float() for chunk in chunks])
+            own = [(chunk.start, compute(chunk, bar.update).cpu().float())
+                   for chunk in chunks[world().rank::world().size]]
+            return torch.cat([rows for _, rows in sorted(gather(own), key=lambda part: part[0])])
         meta = {**meta, "images": list_digest(images)}
         folder = Path(args.feature_root) / hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:16]
         if not is_complete(folder):

@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from typing import Callable, Dict, List, Protocol, Sequence, Union
+from typing import Any, Callable, Dict, List, Protocol, Sequence, Union
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,11 @@ from datasets.registry import DatasetSpec
 from datasets.split_file import ImageList, read_image_ids
 from engine.evaluation.evaluation_set import EvaluationSet, Scored, load_evaluation_set
 from engine.evaluation.metrics import average_precision, mean_ap, summarise
-from engine.features.frozen_clip import clip_facts
+from engine.evaluation.threshold import best_threshold
+from engine.features.frozen_clip import clip_facts, clip_name
 from engine.methods.cdul_training import CDULTraining
+from engine.methods.tag_threshold import find_sample
 from engine.methods.tai_dpt_training import TaIDPTTraining
-from engine.process.distributed import world
 from engine.process.reproducibility import seed_everything
 from engine.training.provenance import data_facts
 from engine.training.run import Run
@@ -43,18 +44,20 @@ class Training(Protocol):
     def skipped(self) -> List[str]:
         """Training images that cannot be read."""
 
-    @property
-    def test_globals(self) -> Tensor:
-        """(n, D) global embeddings of the test images, for CLIP zero-shot beside the result."""
-
     def __len__(self) -> int:
         """Images or texts an epoch."""
 
     def train_one_epoch(self, epoch: int) -> float:
         """Train for an epoch, counted from 1; the mean loss."""
 
-    def score_test_images(self) -> Scored:
-        """Score the test images as they are scored now."""
+    def encode(self, images: EvaluationSet, what: str) -> Any:
+        """What scoring reads of images, once for all epochs; `what` they are is for the progress bar."""
+
+    def score(self, encoded: Any) -> Scored:
+        """Score images that were encoded, as they are scored now."""
+
+    def test_globals(self) -> Tensor:
+        """(n, D) global embeddings of the test images, for CLIP zero-shot beside the result."""
 
 
 TRAININGS: Dict[str, Callable[[EvaluationSet, Sequence[str]], Training]] = {
@@ -66,10 +69,8 @@ def train_baseline(args: argparse.Namespace, spec: DatasetSpec, device: torch.de
     """Train `--method cdul` or `tai_dpt`. Of the training images the ids alone are read, never the labels.
 
     Raises:
-        DataError: several processes, or a loss that is not finite.
+        DataError: a loss is not finite.
     """
-    if world().size > 1:
-        raise DataError(f"--method {args.method} trains in a single process; start the script without torchrun")
     test = load_evaluation_set(args, spec, device)
     seed_everything(args.seed, device)
     training = TRAININGS[args.method](test, read_image_ids(args.train_split_file))
@@ -77,6 +78,8 @@ def train_baseline(args: argparse.Namespace, spec: DatasetSpec, device: torch.de
                                          **data_facts(*training.data, test.images, test.targets),
                                          "skipped_images": training.skipped + test.skipped})
     run.restore(training.model, training.optimizer)
+    encoded, sample = training.encode(test, "test"), find_sample(test)
+    encoded_sample = training.encode(sample, "threshold") if sample else None
 
     for epoch in range(run.next_epoch, args.epochs + 1):
         start = time.perf_counter()
@@ -84,12 +87,15 @@ def train_baseline(args: argparse.Namespace, spec: DatasetSpec, device: torch.de
         if not math.isfinite(loss):
             raise DataError(f"epoch {epoch}: the loss is not finite; nothing of it is saved. Lower --lr")
         seconds = time.perf_counter() - start
-        scored = training.score_test_images()
-        metrics = summarise(scored.scores, test.targets, scored.predicted)
-        run.finish_epoch({"epoch": epoch, "loss": loss, "images": len(training), **metrics},
+        scored, threshold = training.score(encoded), None
+        if sample is not None:
+            threshold = best_threshold(training.score(encoded_sample).confidence, sample.targets)
+        metrics = summarise(scored.scores, test.targets, scored.tags(threshold))
+        known = {} if threshold is None else {"threshold": threshold}
+        run.finish_epoch({"epoch": epoch, "loss": loss, "images": len(training), **known, **metrics},
                          {"seconds": seconds, "images_per_second": len(training) / seconds},
                          training.model, training.optimizer)
 
-    zero_shot = zero_shot_scores(training.test_globals, test.class_embeddings())
-    run.finish(spec, mean_ap(average_precision(zero_shot, test.targets)))
+    zero_shot = zero_shot_scores(training.test_globals(), test.class_embeddings())
+    run.finish(spec, mean_ap(average_precision(zero_shot, test.targets)), clip_name=clip_name(args, test.clip_model))
     return run

@@ -18,7 +18,9 @@ from engine.evaluation.evaluation_set import EvaluationSet, Scored
 from engine.features.frozen_clip import weights_digest
 from engine.features.readable_images import readable
 from engine.features.stored_rows import stored_rows
+from engine.process.distributed import ALONE, World, gather, main_first, sum_gradients, world
 from engine.training.checkpoint import Checkpoint, load_weights
+from models.baselines.batch_norm import share_batch_norm
 from models.baselines.cdul import CDUL, SNIPPETS, FrozenCLIPHead, ImageNetResNet101, bernoulli_kl, initial_labels
 
 
@@ -70,9 +72,12 @@ class Inputs(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, rows: Tensor, batch_size: int,
-                generator: Optional[torch.Generator] = None) -> Iterator[Tuple[Tensor, Tensor]]:
-        """Rows and inputs of each batch, in the order of `rows`; a generator asks for augmentation."""
+    def batches(self, batches: Sequence[Tensor], generator: Optional[torch.Generator] = None,
+                world: World = ALONE) -> Iterator[Tuple[Tensor, Tensor]]:
+        """Rows and inputs of a process's share of each batch of rows; a generator asks for augmentation.
+
+        Of a batch smaller than the number of processes some have no row.
+        """
 
 
 class EmbeddingInputs:
@@ -84,63 +89,68 @@ class EmbeddingInputs:
     def __len__(self) -> int:
         return len(self.embeddings)
 
-    def batches(self, rows: Tensor, batch_size: int,
-                generator: Optional[torch.Generator] = None) -> Iterator[Tuple[Tensor, Tensor]]:
+    def batches(self, batches: Sequence[Tensor], generator: Optional[torch.Generator] = None,
+                world: World = ALONE) -> Iterator[Tuple[Tensor, Tensor]]:
         """See `Inputs`."""
-        for part in rows.split(batch_size):
-            yield part, self.embeddings[part]
+        for batch in batches:
+            rows = batch[world.rank::world.size]
+            yield rows, self.embeddings[rows]
 
 
 class ImageInputs:
     """Images squashed to `--image_size`, for the ResNet. Augmentation flips every other image, at random."""
 
-    def __init__(self, img_root: str, image_ids: Sequence[str], args: argparse.Namespace) -> None:
-        self.images = ImageList(img_root, image_ids, image_transform(args.image_size))
+    def __init__(self, images: ImageList, args: argparse.Namespace) -> None:
+        self.images = images.with_transform(image_transform(args.image_size))
+        self.size = args.image_size
         self.num_workers = min(args.num_workers, os.cpu_count() or 1)
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def batches(self, rows: Tensor, batch_size: int,
-                generator: Optional[torch.Generator] = None) -> Iterator[Tuple[Tensor, Tensor]]:
+    def batches(self, batches: Sequence[Tensor], generator: Optional[torch.Generator] = None,
+                world: World = ALONE) -> Iterator[Tuple[Tensor, Tensor]]:
         """See `Inputs`."""
-        parts = rows.split(batch_size)
-        loader = DataLoader(self.images, batch_sampler=[part.tolist() for part in parts], num_workers=self.num_workers)
-        for part, (batch, _) in zip(parts, loader):
-            if generator is not None:  # drawn here, so that it does not depend on the number of workers
-                flipped = torch.rand(len(batch), generator=generator) < 0.5
-                batch[flipped] = batch[flipped].flip(-1)
-            yield part, batch
+        shares = [batch[world.rank::world.size] for batch in batches]
+        loader = iter(DataLoader(self.images, batch_sampler=[rows.tolist() for rows in shares if len(rows)],
+                                 num_workers=self.num_workers))
+        for batch, rows in zip(batches, shares):
+            images = next(loader)[0] if len(rows) else torch.zeros(0, 3, self.size, self.size)
+            if generator is not None:  # drawn here for the whole batch: neither workers nor processes change it
+                flipped = (torch.rand(len(batch), generator=generator) < 0.5)[world.rank::world.size]
+                images[flipped] = images[flipped].flip(-1)
+            yield rows, images
 
 
 class CDULTraining:
     """The alternating training; see `engine.methods.baseline_training.Training`.
 
     An epoch trains the network on the labels. After it, from epoch `--warmup_epochs` on, the labels are refined by
-    the network's predictions of all training images.
+    the network's predictions of all training images. Of several processes each has a share of every batch; the labels
+    are the same in all.
     """
 
     def __init__(self, test: EvaluationSet, train_ids: Sequence[str]) -> None:
-        self.args, self.device = test.args, test.device
+        self.test, self.args, self.device = test, test.args, test.device
         train_ids, self.skipped = readable(train_ids, self.args.train_img_root, self.args)
         train_images = ImageList(self.args.train_img_root, train_ids, test.images.transform)
         self.data = [train_images]
         train_views = encode_views(test.clip_model, train_images, "train", self.args)
-        test_views = encode_views(test.clip_model, test.images, "test", self.args)
-        self.test_globals = test_views[:, 0]
         text_embeddings = test.class_embeddings()
         labels = initial_labels(train_views, text_embeddings, self.args.zeta)
         self.train_inputs: Inputs
-        self.test_inputs: Inputs
         classifier: nn.Module
         if self.args.backbone == "clip":
             classifier = FrozenCLIPHead(text_embeddings)
             classifier.calibrate(train_views[:, 0], labels)
-            self.train_inputs, self.test_inputs = EmbeddingInputs(train_views[:, 0]), EmbeddingInputs(test_views[:, 0])
+            self.train_inputs = EmbeddingInputs(train_views[:, 0])
         else:
-            classifier = ImageNetResNet101(test.num_classes, imagenet_weights(self.args.resnet_weights))
-            self.train_inputs = ImageInputs(self.args.train_img_root, train_ids, self.args)
-            self.test_inputs = ImageInputs(self.args.val_img_root, test.images.image_ids, self.args)
+            with main_first():  # which downloads them
+                weights = imagenet_weights(self.args.resnet_weights)
+            classifier = ImageNetResNet101(test.num_classes, weights)
+            if world().size > 1:
+                share_batch_norm(classifier)
+            self.train_inputs = ImageInputs(train_images, self.args)
         self.model = CDUL(classifier, labels, self.args.psi_sigma).to(self.device)
         self.optimizer = torch.optim.AdamW(classifier.parameters(), self.args.lr, weight_decay=self.args.weight_decay)
 
@@ -153,28 +163,49 @@ class CDULTraining:
         order = torch.randperm(len(self), generator=generator)
         labels, total = self.model.labels, 0.0
         self.model.train()
-        for rows, inputs in self.train_inputs.batches(order, self.args.batch_size, generator):
-            loss = bernoulli_kl(labels[rows.to(self.device)], self.model.classifier(inputs.to(self.device)))
+        batches = order.split(self.args.batch_size)
+        for batch, (rows, inputs) in zip(batches, self.train_inputs.batches(batches, generator, world())):
+            logits = self.model.classifier(inputs.to(self.device))
+            share = len(rows) / len(batch)
+            loss = share * bernoulli_kl(labels[rows.to(self.device)], logits) if len(rows) else logits.sum()
             self.optimizer.zero_grad()
             loss.backward()
+            loss = sum_gradients(self.model.classifier.parameters(), loss)
             self.optimizer.step()
-            total += float(loss.detach()) * len(rows)
+            total += float(loss) * len(batch)
         if epoch >= self.args.warmup_epochs:
             self.model.refine_labels(predict(self.model.classifier, self.train_inputs, self.args, self.device)
                                      .to(self.device))
         return total / len(self)
 
-    def score_test_images(self) -> Scored:
-        """The classifier's logits of the test images."""
-        return Scored.by_sign(predict(self.model.classifier, self.test_inputs, self.args, self.device))
+    def encode(self, images: EvaluationSet, what: str) -> Inputs:
+        """See `Training`."""
+        return classifier_inputs(images, what)
+
+    def score(self, encoded: Inputs) -> Scored:
+        """See `Training`: the classifier's logits."""
+        return Scored(predict(self.model.classifier, encoded, self.args, self.device), are_logits=True)
+
+    def test_globals(self) -> Tensor:
+        """See `Training`."""
+        return encode_views(self.test.clip_model, self.test.images, "test", self.args)[:, 0]
+
+
+def classifier_inputs(images: EvaluationSet, what: str) -> Inputs:
+    """What the classifier of `--backbone` reads of some images."""
+    if images.args.backbone == "clip":
+        return EmbeddingInputs(encode_views(images.clip_model, images.images, what, images.args)[:, 0])
+    return ImageInputs(images.images, images.args)
 
 
 @torch.no_grad()
 def predict(classifier: nn.Module, inputs: Inputs, args: argparse.Namespace, device: torch.device) -> Tensor:
-    """Logits of all inputs in order, (n, C), on the CPU."""
+    """Logits of all inputs in order, (n, C), on the CPU. Several processes share the batches."""
     classifier.eval()
-    return torch.cat([classifier(batch.to(device)).cpu()
-                      for _, batch in inputs.batches(torch.arange(len(inputs)), args.batch_size)])
+    rank, size = world()
+    own = torch.arange(len(inputs)).split(args.batch_size)[rank::size]
+    parts = [(int(rows[0]), classifier(batch.to(device)).cpu()) for rows, batch in inputs.batches(own)]
+    return torch.cat([logits for _, logits in sorted(gather(parts), key=lambda part: part[0])])
 
 
 def imagenet_weights(path: Optional[str]) -> Dict[str, Tensor]:
@@ -200,17 +231,11 @@ def imagenet_weights(path: Optional[str]) -> Dict[str, Tensor]:
 
 
 def cdul_logits(test: EvaluationSet, trained: Checkpoint) -> Tensor:
-    """Logits of the test images by the classifier of a checkpoint, (n, C)."""
+    """Logits of the images by the classifier of a checkpoint, (n, C)."""
     args = test.args
-    inputs: Inputs
-    classifier: nn.Module
-    if args.backbone == "clip":
-        classifier = FrozenCLIPHead(test.class_embeddings())
-        inputs = EmbeddingInputs(encode_views(test.clip_model, test.images, "test", args)[:, 0])
-    else:
-        classifier = ImageNetResNet101(test.num_classes)
-        inputs = ImageInputs(args.val_img_root, test.images.image_ids, args)
+    classifier: nn.Module = (FrozenCLIPHead(test.class_embeddings()) if args.backbone == "clip"
+                             else ImageNetResNet101(test.num_classes))
     prefix = "classifier."
     weights = {name[len(prefix):]: value for name, value in trained["model"].items() if name.startswith(prefix)}
     load_weights(classifier, {"model": weights}, args.checkpoint)
-    return predict(classifier.to(test.device), inputs, args, test.device)
+    return predict(classifier.to(test.device), classifier_inputs(test, "test"), args, test.device)

@@ -1,9 +1,10 @@
-"""The scores that each method gives the test images."""
+"""The scores that each method gives to images."""
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import Optional
+from typing import Dict, Optional
 
 import torch
 from torch import Tensor
@@ -16,14 +17,15 @@ from engine.evaluation.evaluation_set import EvaluationSet, Scored, check_weight
 from engine.evaluation.zoom import zoomed, zoomed_logits
 from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
-from engine.features.frozen_clip import clip_facts, weights_name
+from engine.features.frozen_clip import clip_facts, clip_name, weights_name
 from engine.features.readable_images import readable
 from engine.features.text_embeddings import encode_words
 from engine.features.tiles import Tiles
 from engine.methods.cdul_training import cdul_initial_scores, cdul_logits
-from engine.methods.sparc_scores import sparc_test_scores
+from engine.methods.sparc_scores import STATISTICS_FILE, sparc_test_scores
 from engine.methods.tagclip_scores import tagclip_scores
 from engine.methods.tai_dpt_training import tai_dpt_scores
+from engine.process.distributed import barrier
 from engine.process.reproducibility import git_revision
 from engine.training.build_model import build_model
 from engine.training.checkpoint import Checkpoint, load_weights
@@ -34,11 +36,11 @@ from models.baselines.zero_shot import zero_shot_scores
 from models.kernel import KERNEL_STARTS
 
 
-def score_test_images(test: EvaluationSet, trained: Optional[Checkpoint]) -> Scored:
-    """Score the test images with `--method`.
+def score_images(test: EvaluationSet, trained: Optional[Checkpoint]) -> Scored:
+    """Score the images of a set with `--method`.
 
     Args:
-        test: the test split.
+        test: the test split, or other images in its place.
         trained: the checkpoint, where there is one.
 
     Raises:
@@ -51,16 +53,26 @@ def score_test_images(test: EvaluationSet, trained: Optional[Checkpoint]) -> Sco
                             f"without training there are {', '.join(WITHOUT_TRAINING)}")
         score = {"clip": clip_scores, "tagclip": tagclip_scores, "sparc": sparc_test_scores,
                  "cdul": cdul_initial_scores}[method]
-        return Scored.by_midpoint(score(test))
+        return Scored(score(test), are_logits=False)
     check_weights(test.args, trained, test.clip_model)
-    return {"clip": lambda: Scored.by_midpoint(clip_scores(test)),
-            "bac_gcn": lambda: Scored.by_sign(bac_gcn_logits(test, trained)),
-            "cdul": lambda: Scored.by_sign(cdul_logits(test, trained)),
-            "tai_dpt": lambda: Scored.by_midpoint(tai_dpt_scores(test, trained))}[method]()
+    return {"clip": lambda: Scored(clip_scores(test), are_logits=False),
+            "bac_gcn": lambda: Scored(bac_gcn_logits(test, trained), are_logits=True),
+            "cdul": lambda: Scored(cdul_logits(test, trained), are_logits=True),
+            "tai_dpt": lambda: Scored(tai_dpt_scores(test, trained), are_logits=False)}[method]()
+
+
+def score_training_images(sample: EvaluationSet, trained: Optional[Checkpoint]) -> Scored:
+    """`score_images` of training images, after the test images: SPARC's statistics are those of the test images."""
+    args = sample.args
+    if args.method == "sparc" and not args.statistics:
+        barrier()  # the main process has kept them
+        kept = str(Path(args.output_dir) / STATISTICS_FILE)
+        sample = replace(sample, args=argparse.Namespace(**{**vars(args), "statistics": kept, "compounds": None}))
+    return score_images(sample, trained)
 
 
 def clip_scores(test: EvaluationSet) -> Tensor:
-    """Zero-shot scores of the test images, (n, C), zoomed with `--zoom`."""
+    """Zero-shot scores of the images, (n, C), zoomed with `--zoom`."""
     args, encoder, text_embeddings = test.args, test.encoder, class_prototypes(test)
 
     def score(images: ImageList, what: str) -> Tensor:
@@ -89,7 +101,7 @@ def class_prototypes(test: EvaluationSet) -> Tensor:
 
 
 def bac_gcn_logits(test: EvaluationSet, trained: Checkpoint) -> Tensor:
-    """Final logits of the test images for the classes, (n, C), zoomed with `--zoom`."""
+    """Final logits of the images for the classes, (n, C), zoomed with `--zoom`."""
     args, device, encoder = test.args, test.device, test.encoder
     categories = trained["categories"]
     text_embeddings = encode_words(test.clip_model, test.spec.prompt_names(categories), args.prompts)
@@ -101,18 +113,21 @@ def bac_gcn_logits(test: EvaluationSet, trained: Checkpoint) -> Tensor:
     return logits[:, :test.num_classes]
 
 
-def write_result(folder: PathLike, test: EvaluationSet, mean_average_precision: Optional[float]) -> None:
+def write_result(folder: PathLike, test: EvaluationSet, metrics: Dict[str, float], threshold: Optional[float]) -> None:
     """Leave what a train script leaves for the tables, for a method without training: config.json and result.json.
 
     Args:
         folder: gets both.
         test: what was measured, and the flags.
-        mean_average_precision: in percent; None without labels.
+        metrics: of `summarise`; empty without labels.
+        threshold: of the tags, where there is one.
     """
     args, facts = test.args, clip_facts(test.clip_model)
+    title = method_title(args, clip_name(args, test.clip_model), trained=False)
     write_json(Path(folder) / "config.json", {
         "args": vars(args), "git_revision": git_revision(), **facts, "skipped_images": test.skipped}, indent=1)
     write_json(Path(folder) / "result.json", {
-        "dataset": test.spec.name, "method": args.method, "title": method_title(args, trained=False),
+        "dataset": test.spec.name, "method": args.method, "title": title,
         "weights": weights_name(args.model_path), "activation": facts["activation"], "seed": 0, "epochs": 0,
-        "last_mAP": mean_average_precision}, indent=1)
+        "last_mAP": metrics.get("mAP"), "last_OF1": metrics.get("OF1"), "last_CF1": metrics.get("CF1"),
+        "threshold": threshold}, indent=1)

@@ -5,15 +5,18 @@ import argparse
 import math
 import os
 from collections import defaultdict
-from typing import Callable, DefaultDict, List, Tuple
+from typing import Callable, DefaultDict, List, Sequence, Tuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from datasets.files import DataError
 from datasets.images import ImageTransform, image_transform
+from datasets.registry import DatasetSpec
 from datasets.split_file import ImageList
+from datasets.tagclip_words import published_words
 from engine.evaluation.evaluation_set import EvaluationSet
 from engine.features.frozen_clip import weights_digest
 from engine.features.stored_rows import stored_rows
@@ -52,12 +55,31 @@ def native_transform(patch_size: int, max_patches: int) -> ImageTransform:
     return ImageTransform([_LimitPatches(patch_size, max_patches), *image_transform(patch_size, "native").transforms])
 
 
+def prompt_words(spec: DatasetSpec, source: str) -> Sequence[str]:
+    """What stands in the prompts: words for the classes, then backgrounds, which join the softmax.
+
+    Args:
+        spec: the dataset.
+        source: `--prompt_words`, "published" or "ours".
+
+    Raises:
+        DataError: the authors publish no words for the dataset.
+    """
+    if source == "ours":
+        return spec.prompt_names(spec.categories)
+    words = published_words(spec.name)
+    if words is None:
+        raise DataError(f"--prompt_words published: TagCLIP's authors publish none for {spec.name}; leave it out, or "
+                        "say --prompt_words ours")
+    return words
+
+
 def tagclip_scores(test: EvaluationSet) -> Tensor:
     """Scores of the test images, (n, C)."""
     args, clip_model = test.args, test.clip_model
     transform = native_transform(clip_model.visual.patch_size, args.max_patches)
-    images = ImageList(args.val_img_root, test.images.image_ids, transform)
-    words = test.spec.prompt_names(test.spec.categories)
+    images = test.images.with_transform(transform)
+    words = prompt_words(test.spec, args.prompt_words)
     tagger = TagCLIP(clip_model, encode_words(clip_model, words, args.prompts), test.num_classes,
                      args.published_behaviour, args.encode_batch_size)
     meta = {"method": "tagclip", "weights": weights_digest(clip_model), "transform": repr(transform),

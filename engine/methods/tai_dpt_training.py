@@ -18,12 +18,24 @@ from datasets.files import DataError
 from engine.evaluation.evaluation_set import EvaluationSet, Scored
 from engine.features.extraction import FeatureSource, extract_features
 from engine.features.feature_set import FeatureSet
+from engine.features.text_embeddings import load_templates
+from engine.process.distributed import is_main, sum_gradients, sum_over_processes, world
 from engine.training.checkpoint import Checkpoint, load_weights
 from engine.training.training_labels import label_folder
-from models.baselines.tai_dpt import Content, DualPrompts, class_scores, pair_ranking_loss, text_content
+from models.baselines.tai_dpt import (
+    TEXT_SCALE,
+    Content,
+    DualPrompts,
+    class_scores,
+    pair_ranking_loss,
+    text_content,
+)
 
-WARMUP_FACTOR = 0.1
-"""Of the learning rate in the first epoch, as the authors have it."""
+WARMUP_LR = 1e-5
+"""Learning rate of the first epoch, as the authors have it."""
+
+DEFAULT_TEXTS = 9
+"""How often "a photo of a CLASS." is a training text, beside ImageNet's templates, as the authors have it."""
 
 TEXT_BYTES = 2**31
 """Memory for the embeddings of the training texts; VOC's take 1.4 GB, COCO's would take 20."""
@@ -42,7 +54,7 @@ def load_texts(test: EvaluationSet, image_ids: Sequence[str]) -> LabelledTexts:
     """The captions of the training images with the classes that the filter found in them.
 
     A text is what a prompt was answered about an image: the caption and the re-caption, whose categories the label
-    files merge. Texts that name no class are left out.
+    files merge. Texts that name no class are left out. The `template_texts` of the classes follow.
 
     Raises:
         DataError: captions or labels are missing, or lack an image; or no text names a class.
@@ -68,14 +80,24 @@ def load_texts(test: EvaluationSet, image_ids: Sequence[str]) -> LabelledTexts:
     if not texts:
         raise DataError(f"{args.caption_root}/{spec.name}: no caption names a class; filter them again")
     print(f"TaI-DPT: {len(texts):,} of {sum(map(len, labels)):,} texts name a class")
+    for row, word in enumerate(spec.prompt_names(spec.classes)):
+        templates = template_texts(word)
+        texts += templates
+        named += [[row]] * len(templates)
     positive = torch.zeros(len(texts), test.num_classes, dtype=torch.bool)
     for row, classes in zip(positive, named):
         row[classes] = True
     return LabelledTexts(clip.tokenize(texts, test.clip_model.context_length, truncate=True), positive)
 
 
+def template_texts(word: str) -> List[str]:
+    """Texts that name one class alone, in the authors' numbers: the plain template nine times and ImageNet's 80."""
+    templates = load_templates("single") * DEFAULT_TEXTS + load_templates("imagenet")
+    return [template.format(word) for template in templates]
+
+
 class TextBank:
-    """What the training texts hold by the frozen CLIP: encoded once where that fits into memory, else in every epoch.
+    """What texts hold by the frozen CLIP: encoded once where that fits into memory, else in every epoch.
 
     Args:
         clip_model: the frozen CLIP.
@@ -90,7 +112,8 @@ class TextBank:
         self._lengths = tokens.argmax(dim=-1) + 1
         self._kept: List[Tensor] = []
         if int(self._lengths.sum()) * clip_model.embed_dim * 2 <= budget:
-            for rows in tqdm(torch.arange(len(tokens)).split(batch_size), desc="texts", unit="batch"):
+            for rows in tqdm(torch.arange(len(tokens)).split(batch_size), desc="texts", unit="batch",
+                             disable=not is_main()):
                 local = self._encode(rows).local_embeddings.half().cpu()
                 self._kept += [text[:length].clone() for text, length in zip(local, self._lengths[rows].tolist())]
 
@@ -110,19 +133,21 @@ class TextBank:
 
 
 class TaIDPTTraining:
-    """Training of the contexts by SGD on the ranking loss of both scores; a `Training` of `baseline_training.py`."""
+    """Training of the contexts by SGD on the ranking loss of both scores; a `Training` of `baseline_training.py`.
+
+    Of several processes each holds every so many-th text, and adds to each batch what its own texts contribute.
+    """
 
     def __init__(self, test: EvaluationSet, train_ids: Sequence[str]) -> None:
         self.test, self.args = test, test.args
         self.skipped: List[str] = []
         self.texts = load_texts(test, train_ids)
         self.data = [self.texts.tokens, self.texts.positive]
-        self.bank = TextBank(test.clip_model, self.texts.tokens, self.args.encode_batch_size)
+        own = self.texts.tokens[world().rank::world().size]
+        self.bank = TextBank(test.clip_model, own, self.args.encode_batch_size)
         self.model = DualPrompts(test.clip_model, test.spec.prompt_names(test.spec.classes), self.args.num_context)
         self.optimizer = torch.optim.SGD(self.model.parameters(), self.args.lr, momentum=0.9,
                                          weight_decay=self.args.weight_decay)
-        self.test_store = extract_features(test.encoder, test.images, "test", self.args)
-        self.test_globals = self.test_store.plain_globals()
 
     def __len__(self) -> int:
         return len(self.texts.tokens)
@@ -133,26 +158,42 @@ class TaIDPTTraining:
             group["lr"] = learning_rate(self.args.lr, epoch, self.args.cosine_epochs)
         generator = torch.Generator().manual_seed(self.args.seed * 100_003 + epoch)
         total = 0.0
-        for rows in torch.randperm(len(self), generator=generator).split(self.args.batch_size):
-            scores = class_scores(self.model(self.test.clip_model), self.bank[rows])
-            positive = self.texts.positive[rows].to(self.test.device)
-            loss = (pair_ranking_loss(scores.global_scores, positive)
-                    + pair_ranking_loss(scores.local_scores, positive))
+        rank, size = world()
+        for batch in torch.randperm(len(self), generator=generator).split(self.args.batch_size):
+            rows = batch[batch % size == rank]
+            loss = self._loss(rows) * (len(rows) / len(batch))
             self.optimizer.zero_grad()
             loss.backward()
+            loss = sum_gradients(self.model.parameters(), loss)
             self.optimizer.step()
-            total += float(loss.detach()) * len(rows)
+            total += float(loss) * len(batch)
         return total / len(self)
 
-    def score_test_images(self) -> Scored:
-        """Merged scores of the test images."""
-        return Scored.by_midpoint(_score_images(self.test, self.model, self.test_store))
+    def _loss(self, rows: Tensor) -> Tensor:
+        """Mean loss of some of this process's texts, 0 of none."""
+        if not len(rows):
+            return 0 * self.model.contexts.sum()
+        scores = class_scores(self.model(self.test.clip_model), self.bank[rows // world().size], TEXT_SCALE)
+        positive = self.texts.positive[rows].to(self.test.device)
+        return pair_ranking_loss(scores.global_scores, positive) + pair_ranking_loss(scores.local_scores, positive)
+
+    def encode(self, images: EvaluationSet, what: str) -> FeatureSource:
+        """See `Training`."""
+        return extract_features(images.encoder, images.images, what, self.args)
+
+    def score(self, encoded: FeatureSource) -> Scored:
+        """See `Training`: merged scores."""
+        return Scored(_score_images(self.test, self.model, encoded), are_logits=False)
+
+    def test_globals(self) -> Tensor:
+        """See `Training`."""
+        return self.encode(self.test, "test").plain_globals()
 
 
 def learning_rate(base: float, epoch: int, cosine_epochs: int) -> float:
-    """A warm-up epoch at a tenth, then a cosine to zero over `cosine_epochs` epochs in all; epochs count from 1."""
+    """A warm-up epoch, then a cosine from `base` to zero over `cosine_epochs` epochs in all; epochs count from 1."""
     if epoch == 1:
-        return base * WARMUP_FACTOR
+        return WARMUP_LR
     return base * (1 + math.cos(math.pi * min((epoch - 1) / cosine_epochs, 1.0))) / 2
 
 
@@ -166,9 +207,9 @@ def tai_dpt_scores(test: EvaluationSet, trained: Checkpoint) -> Tensor:
 @torch.no_grad()
 def _score_images(test: EvaluationSet, model: DualPrompts, store: FeatureSource) -> Tensor:
     class_embeddings = model(test.clip_model)
-    scores = []
-    for batch in FeatureSet([store], test.targets).batches(test.args.encode_batch_size):
-        content = Content(batch.features.global_embeddings[:, 0].to(test.device),
-                          batch.features.patch_embeddings.to(test.device))
-        scores.append(class_scores(class_embeddings, content).merged.cpu())
-    return torch.cat(scores)
+    data = FeatureSet([store], torch.zeros(len(store), 0))
+    scores = torch.zeros(len(store), test.num_classes, device=test.device)
+    for batch in data.batches(test.args.encode_batch_size, device=test.device, world=world()):
+        content = Content(batch.features.global_embeddings[:, 0], batch.features.patch_embeddings)
+        scores[batch.rows[0]:batch.rows[-1] + 1] = class_scores(class_embeddings, content, test.args.image_scale).merged
+    return sum_over_processes(scores).cpu()

@@ -18,6 +18,7 @@ from datasets.registry import get_dataset
 from datasets.split_file import ImageList, read_image_ids
 from engine.command_line.method_flags import method_title
 from engine.evaluation.predictor import Tags, class_ap, load_predictor
+from engine.features.frozen_clip import weights_name
 from engine.pictures.drawings import (
     MappedPhoto,
     curves_figure,
@@ -138,7 +139,8 @@ def _draw_per_class(args: argparse.Namespace, trained: Optional[Checkpoint]) -> 
     name = "CLIP zero-shot"
     if args.baseline is not None:
         name, baseline = Path(args.baseline).stem, read_per_class(args.baseline, predictor.spec.classes)
-    return per_class_figure(predictor.spec.classes, ours, baseline, method_title(args), name)
+    title = method_title(args, weights_name(args.model_path))
+    return per_class_figure(predictor.spec.classes, ours, baseline, title, name)
 
 
 def read_per_class(path: PathLike, classes: Sequence[str]) -> np.ndarray:

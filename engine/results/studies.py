@@ -22,6 +22,7 @@ COMPONENTS = (
     Variant("no_reso", "without ReSO (same epochs, no crops)", {"no_reso": True}),
     Variant("no_masked_globals", "one plain global instead of g_H and g_Hc", {"no_masked_globals": True}),
     Variant("pixel_masks", "masked patches painted black, not left out", {"mask_mode": "pixel"}),
+    Variant("token_masks", "masked patches left out, not painted black", {"mask_mode": "token"}),
     Variant("no_backgrounds", "without backgrounds", {"no_backgrounds": True}),
     Variant("no_class_background_edges", "without class-background edges", {"no_class_background_edges": True}),
     Variant("no_edges", "GCN without edges", {"adjacency": "identity"}),

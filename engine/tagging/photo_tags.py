@@ -54,7 +54,8 @@ def tag_photos(args: argparse.Namespace, trained: Optional[Checkpoint], folder: 
     if args.categories and not drawn:
         raise DataError("--categories chooses the maps that are drawn; add --maps, or leave it out")
     scorer = load_scorer(args, trained)
-    run = TagRun(f"{method_title(args)}, {weights_name(args.model_path)}", scorer.categories, scorer.num_classes,
+    weights = weights_name(args.model_path)
+    run = TagRun(f"{method_title(args, weights)}, {weights}", scorer.categories, scorer.num_classes,
                  tag_threshold(args, trained))
     with ExitStack() as files:
         outputs: List[AddPhoto] = []

@@ -19,7 +19,7 @@ from engine.features.frozen_clip import build_encoder, load_clip
 from engine.features.text_embeddings import encode_words
 from engine.methods.method_scores import clip_scores_of
 from engine.methods.sparc_scores import load_sparc
-from engine.methods.tagclip_scores import batch_limit, native_transform
+from engine.methods.tagclip_scores import batch_limit, native_transform, prompt_words
 from engine.process.distributed import get_device
 from engine.tagging.vocabulary import photo_spec
 from engine.training.checkpoint import Checkpoint
@@ -142,7 +142,8 @@ def load_scorer(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Scor
     if trained is not None:
         check_weights(args, trained, clip_model)
     if args.method == "tagclip":
-        return TagCLIPScorer(clip_model, _embed(clip_model, spec.prompt_names(spec.categories), args), classes, args)
+        texts = _embed(clip_model, prompt_words(spec, args.prompt_words or "ours"), args)
+        return TagCLIPScorer(clip_model, texts, classes, args)
     texts = _embed(clip_model, spec.prompt_names(classes), args)
     score: Callable[[Tensor], Tensor]
     if args.method == "sparc":

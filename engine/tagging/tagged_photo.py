@@ -11,6 +11,7 @@ from torch import Tensor
 
 from engine.evaluation.metrics import above_midpoint
 from engine.evaluation.predictor import Tags
+from engine.methods.tag_threshold import stored_threshold
 from engine.tagging.photo_loader import Thumbnail
 from engine.training.checkpoint import Checkpoint
 
@@ -68,9 +69,12 @@ class TagRun:
 
 
 def tag_threshold(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Optional[float]:
-    """From which score on a class is a tag: half of the probability for BAC-GCN; None for methods without
-    probabilities, where `tags_of` goes by the midpoint."""
-    return 0.5 if trained is not None and args.method == trained["args"]["method"] else None
+    """From which score on a class is a tag: `--threshold`, or the checkpoint's, or half of the probability for a
+    checkpoint that has none; None for methods without training, where `tags_of` goes by the midpoint."""
+    if args.threshold is not None or trained is None or args.method != trained["args"]["method"]:
+        return args.threshold
+    stored = stored_threshold(trained).value
+    return 0.5 if stored is None else stored
 
 
 def tags_of(scores: Tensor, threshold: Optional[float]) -> Tensor:

@@ -7,10 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.features.feature_set import FeatureSet
-from engine.process.distributed import (
-    sum_over_processes,
-    world,
-)
+from engine.process.distributed import sum_over_processes, world
 from models.bac_gcn import BACGCN
 from models.encoder import Features
 

@@ -242,21 +242,24 @@ class Run:
         print(f"epoch {record['epoch']:2d}  loss {record['loss']:.4f}  {measured}"
               f"{timing['seconds']:.1f} s  {timing['images_per_second']:.0f} images/s", flush=True)
 
-    def finish(self, spec: DatasetSpec, zero_shot: Optional[float], zoomed: Optional[float] = None) -> None:
+    def finish(self, spec: DatasetSpec, zero_shot: Optional[float], zoomed: Optional[float] = None,
+               clip_name: str = "") -> None:
         """Write result.json, which tables are collected from, and print the run's mAP beside the paper's.
 
         Args:
             spec: the dataset.
             zero_shot: mAP of CLIP without training, on the same images; None without labels.
             zoomed: mAP of the last epoch with `--zoom`, where it was asked for.
+            clip_name: of the frozen CLIP, for methods that are named after it.
         """
+        last = self.history[-1]
         result = {"dataset": spec.name, "method": self.args["method"],
-                  "title": method_title(argparse.Namespace(**self.args)),
+                  "title": method_title(argparse.Namespace(**self.args), clip_name),
                   "weights": weights_name(self.args["model_path"]), "activation": self.facts.get("activation"),
-                  "seed": self.args["seed"], "epochs": self.history[-1]["epoch"],
-                  "last_mAP": self.history[-1].get("mAP"),
+                  "seed": self.args["seed"], "epochs": last["epoch"], "last_mAP": last.get("mAP"),
+                  "last_OF1": last.get("OF1"), "last_CF1": last.get("CF1"), "threshold": last.get("threshold"),
                   "best_mAP": self.best.get("mAP"), "best_epoch": self.best["epoch"],
-                  "pseudo_mAP": self.history[-1].get("pseudo_mAP"), "zero_shot_mAP": zero_shot,
+                  "pseudo_mAP": last.get("pseudo_mAP"), "zero_shot_mAP": zero_shot,
                   "zoom_mAP": zoomed}
         self.result = result
         if is_main():

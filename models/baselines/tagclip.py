@@ -4,9 +4,10 @@ Three steps: patches are classified (self-only last block), their scores are smo
 layers agree on (DMAR: dual-masking attention refinement), and classes that may be present are looked at again in
 their own crop (CWR: class-wise reidentification).
 
-A published script accompanies the paper. It cuts boxes that touch the right or lower border one patch short, and it
-gives up on all remaining classes of an image at the first box that is thereby empty. `published_behaviour` reproduces
-both; without it boxes reach the border and every class gets its turn.
+A published script accompanies the paper. It rounds the maps down to whole numbers of 0..255 before it looks for
+regions, cuts boxes that touch the right or lower border one patch short, and gives up on all remaining classes of an
+image at the first box that is thereby empty. `published_behaviour` reproduces all three; without it maps are not
+rounded, boxes reach the border and every class gets its turn.
 """
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ def agreed_attention(attentions: Tensor) -> Tensor:
 def box_columns(refined: Tensor, grid: Tuple[int, int], published: bool) -> Tensor:
     """The patches inside the boxes of each category's regions, (N, O) bool.
 
-    A region is a connected part (8 neighbours) of the patches whose min-max-normalised score exceeds the map's mean.
+    A region is a connected part (8 neighbours) of the patches whose min-max-normalised score exceeds the map's mean;
+    as published, both are first scaled to 0..255 and rounded down.
 
     Args:
         refined: (N, O) scores R = A P.
@@ -56,7 +58,10 @@ def box_columns(refined: Tensor, grid: Tuple[int, int], published: bool) -> Tens
     """
     rows, columns = grid
     maps = min_max(refined.T)
-    above = (maps > maps.mean(dim=1, keepdim=True)).view(-1, rows, columns).cpu().numpy()
+    means = maps.mean(dim=1, keepdim=True)
+    if published:
+        maps, means = (255 * maps).floor(), (255 * means).floor()
+    above = (maps > means).view(-1, rows, columns).cpu().numpy()
     inside = np.zeros(above.shape, dtype=bool)
     for category, y, x in ndimage.find_objects(ndimage.label(above, _EIGHT_NEIGHBOURS)[0]):
         top, bottom, left, right = _clamped((y.start, y.stop, x.start, x.stop), grid, published)
@@ -150,7 +155,7 @@ class TagCLIP:
         clip_model: the frozen CLIP.
         text_embeddings: (O, D) of the classes, then the backgrounds, which join the softmax.
         num_classes: C.
-        published_behaviour: repeat the published script's two defects, see the module.
+        published_behaviour: repeat what the published script does otherwise, see the module.
         crop_batch_size: crops a pass of the encoder.
     """
 

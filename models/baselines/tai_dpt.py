@@ -17,8 +17,8 @@ from clip.model import CLIP
 SCORE_SCALE = 4.0
 """Factor of the cosines in both scores; with it the margin of 1 in the loss is a cosine of 0.25."""
 
-SPATIAL_SCALE = 50.0
-"""Inverse temperature of the softmax over tokens or patches."""
+TEXT_SCALE = 50.0
+"""Inverse temperature of the softmax over the tokens of a text, as the authors have it."""
 
 
 class Content(NamedTuple):
@@ -91,16 +91,17 @@ def text_content(clip_model: CLIP, tokens: Tensor) -> Content:
     return Content(embeddings[rows, ends], embeddings, places <= ends[:, None])
 
 
-def class_scores(class_embeddings: Tensor, content: Content) -> Scores:
-    """Global score 4 cos(g, t); local score 4 sum_j softmax_j(50 q_j) q_j with q_j = cos(token or patch j, t').
+def class_scores(class_embeddings: Tensor, content: Content, scale: float) -> Scores:
+    """Global score 4 cos(g, t); local score 4 sum_j softmax_j(scale q_j) q_j with q_j = cos(token or patch j, t').
 
     Args:
         class_embeddings: (2, C, D), normalised.
         content: of B texts or images.
+        scale: inverse temperature of the softmax over tokens (`TEXT_SCALE`) or patches.
     """
     global_scores = F.normalize(content.global_embeddings, dim=-1) @ class_embeddings[0].T
     cosines = F.normalize(content.local_embeddings, dim=-1) @ class_embeddings[1].T  # (B, L, C)
-    weights = SPATIAL_SCALE * cosines
+    weights = scale * cosines
     if content.valid is not None:
         weights = weights.masked_fill(~content.valid[:, :, None], -torch.inf)
     local_scores = (weights.softmax(dim=1) * cosines).sum(dim=1)

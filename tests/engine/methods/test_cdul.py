@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import math
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ import torchvision
 from PIL import Image
 
 import clip
+from clip.model import CLIP, Architecture
 from datasets.images import image_transform
 from datasets.split_file import ImageList
-from engine.methods import baseline_training
+from engine.features.frozen_clip import clip_name
 from engine.methods.cdul_training import ImageInputs, Views
-from engine.process.distributed import World
+from engine.process.distributed import ALONE, World
 from models.baselines.cdul import (
     CDUL,
     IMAGENET_MEAN,
@@ -128,6 +130,14 @@ def test_views_are_the_image_and_its_nine_parts_row_by_row(striped):
     assert float(red[0].max() - red[0].min()) > 150
 
 
+@pytest.mark.parametrize("width, patch, resolution, expected", [
+    (768, 16, 224, "ViT-B/16"), (1024, 14, 336, "ViT-L/14@336px"), (64, 16, 64, "my_clip")])
+def test_clip_is_named_by_the_sizes_of_its_weights(width, patch, resolution, expected):
+    architecture = Architecture(vision_width=width, patch_size=patch, image_resolution=resolution, vision_layers=1,
+                                text_width=64, text_layers=1, vocab_size=8)
+    assert clip_name(Namespace(model_path="weights/my_clip.pt"), CLIP(architecture)) == expected
+
+
 def test_flips_depend_on_the_generator_alone(tmp_path):
     names = [f"{number}" for number in range(8)]
     for name in names:
@@ -135,15 +145,18 @@ def test_flips_depend_on_the_generator_alone(tmp_path):
         image.paste((255, 255, 255), (0, 0, 16, 32))
         image.save(tmp_path / f"{name}.png")
     args = type("Flags", (), {"image_size": 32, "num_workers": 0})
-    inputs = ImageInputs(str(tmp_path), names, args)
+    inputs = ImageInputs(ImageList(tmp_path, names), args)
 
-    def left_is_white(generator):
-        return [bool(image[0, 0, 0] > 0) for _, batch in inputs.batches(torch.arange(8), 3, generator)
+    def left_is_white(generator, place=ALONE):
+        return [bool(image[0, 0, 0] > 0) for _, batch in inputs.batches(torch.arange(8).split(3), generator, place)
                 for image in batch]
 
     first = left_is_white(torch.Generator().manual_seed(0))
     assert first == left_is_white(torch.Generator().manual_seed(0)) and set(first) == {True, False}
     assert all(left_is_white(None))
+    shares = [left_is_white(torch.Generator().manual_seed(0), World(rank, 4)) for rank in range(4)]
+    # Batches of 3, 3 and 2 images: the fourth process has none of them, the third none of the last.
+    assert shares == [[first[0], first[3], first[6]], [first[1], first[4], first[7]], [first[2], first[5]], []]
 
 
 EPOCHS = ["--epochs", "3", "--warmup_epochs", "2", "--batch_size", "8"]
@@ -199,7 +212,7 @@ def test_resnet_trains_from_a_weight_file_and_evaluates(tiny_world, tmp_path, ca
     initial = torchvision.models.resnet101().state_dict()
     torch.save(initial, tmp_path / "resnet.pth")
     run = train_cdul(tiny_world, tmp_path / "run", "--resnet_weights", tmp_path / "resnet.pth", "--image_size", 32)
-    assert json.loads((run / "result.json").read_text())["title"] == "CDUL"
+    assert json.loads((run / "result.json").read_text())["title"] == "CDUL (labels by tiny)"
     trained = weights(run)["classifier.network.conv1.weight"]
     assert 0 < (trained - initial["conv1.weight"]).abs().max() < 0.01, "it starts from the file"
     capsys.readouterr()
@@ -219,12 +232,8 @@ def test_wrong_resnet_weights_are_one_line(tiny_world, tmp_path, capsys, content
     assert stop.value.code == 2 and str(path) in message and expected in message
 
 
-def test_what_a_baseline_cannot_do_is_refused(tiny_world, tmp_path, capsys, monkeypatch):
+def test_what_a_baseline_cannot_do_is_refused(tiny_world, tmp_path, capsys):
     with pytest.raises(SystemExit):
         train_cdul(tiny_world, tmp_path / "run", "--backbone", "clip", "--zoom", 2)
     assert "--zoom does nothing with --method cdul" in capsys.readouterr().err
-    monkeypatch.setattr(baseline_training, "world", lambda: World(rank=0, size=2))
-    with pytest.raises(SystemExit):
-        train_cdul(tiny_world, tmp_path / "run", "--backbone", "clip")
-    assert "--method cdul trains in a single process" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

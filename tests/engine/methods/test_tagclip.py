@@ -1,16 +1,25 @@
-"""TagCLIP against a literal transcription of its equations in loops, and against answers worked out by hand."""
+"""TagCLIP against a plain transcription of its equations, and against answers worked out by hand."""
 from __future__ import annotations
 
 import json
-import math
-from typing import List, Tuple
+from typing import List
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy import ndimage
 
+import clip
 from clip.model import CLIP, Architecture
+from datasets.files import DataError
+from datasets.images import read_image
+from datasets.registry import get_dataset
+from datasets.tagclip_words import published_words
+from engine.command_line.data_flags import fill_defaults
+from engine.command_line.eval_flags import get_eval_parser
+from engine.command_line.method_flags import method_title
 from engine.methods import tagclip_scores as engine_tagclip
 from models.baselines.tagclip import (
     TagCLIP,
@@ -38,92 +47,72 @@ def text_embeddings() -> torch.Tensor:
     return torch.randn(1, 16, generator=generator) + 0.3 * torch.randn(7, 16, generator=generator)
 
 
-def softmax_over_categories(embedding, text_embeddings) -> List[float]:
-    exponentials = [math.exp(100 * float(F.cosine_similarity(embedding, text, dim=0))) for text in text_embeddings]
-    return [value / sum(exponentials) for value in exponentials]
+def probabilities(embeddings: np.ndarray, text_embeddings: torch.Tensor) -> np.ndarray:
+    """Softmax over the categories of 100 cos, for embeddings (..., D)."""
+    text = text_embeddings.double().numpy()
+    text = text / np.linalg.norm(text, axis=1, keepdims=True)
+    cosines = embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True) @ text.T
+    exponentials = np.exp(100 * (cosines - cosines.max(axis=-1, keepdims=True)))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-def flood(inside: List[List[bool]]) -> List[Tuple[int, int, int, int]]:
-    """Boxes (top, bottom, left, right; bottom and right outside) of the 8-connected regions."""
-    rows, columns, seen, boxes = len(inside), len(inside[0]), set(), []
-    for start in [(y, x) for y in range(rows) for x in range(columns)]:
-        if start in seen or not inside[start[0]][start[1]]:
-            continue
-        region, todo = [], [start]
-        seen.add(start)
-        while todo:
-            y, x = todo.pop()
-            region.append((y, x))
-            for b in range(max(y - 1, 0), min(y + 2, rows)):
-                for a in range(max(x - 1, 0), min(x + 2, columns)):
-                    if inside[b][a] and (b, a) not in seen:
-                        seen.add((b, a))
-                        todo.append((b, a))
-        ys, xs = [y for y, _ in region], [x for _, x in region]
-        boxes.append((min(ys), max(ys) + 1, min(xs), max(xs) + 1))
-    return boxes
+def normalised(values: np.ndarray) -> np.ndarray:
+    return (values - values.min()) / (values.max() - values.min())
 
 
-def normalised(values: List[float]) -> List[float]:
-    low, high = min(values), max(values)
-    return [(value - low) / (high - low) for value in values]
+def plain_tagclip(model: CLIP, image: torch.Tensor, text_embeddings: torch.Tensor, num_classes: int,
+                  published: bool) -> List[float]:
+    """Scores of one image, step by step and category by category, in float64.
 
-
-def literal_tagclip(model, image, text_embeddings, num_classes, published) -> List[float]:
-    """Section by section, one number at a time; published clamps boxes and stops at the first empty one."""
-    rows, columns = image.shape[1] // PATCH, image.shape[2] // PATCH
-    patches, categories = range(rows * columns), range(len(text_embeddings))
+    As published, the box step works on whole numbers of 0..255, boxes end before the last row and column, and the
+    first empty box ends the image.
+    """
+    patch, side = model.visual.patch_size, model.visual.input_resolution
+    rows, columns = image.shape[1] // patch, image.shape[2] // patch
     embeddings, attentions = model.encode_image_attentions(image[None])
-    layers = attentions[:, 0, 1:, 1:].double()
-    p = [softmax_over_categories(embeddings[0, i], text_embeddings) for i in patches]
+    layers = attentions[:, 0, 1:, 1:].double().numpy()
+    p = probabilities(embeddings[0].double().numpy(), text_embeddings)
+    votes = sum((layer > layer.mean()).astype(int) for layer in layers)
+    a = np.where(votes >= 4, (layers[8] + layers[9] + layers[10]) / 3, 0)
 
-    means = [float(layer.sum()) / len(patches) ** 2 for layer in layers]
-    a = [[0.0] * len(patches) for _ in patches]
-    for i in patches:
-        for j in patches:
-            votes = sum(float(layers[number, i, j]) > means[number] for number in range(12))
-            if votes >= 4:
-                a[i][j] = sum(float(layers[number - 1, i, j]) for number in (9, 10, 11)) / 3
+    r = np.empty_like(p)
+    for c in range(p.shape[1]):
+        coarse = normalised(a @ p[:, c])
+        above = np.floor(255 * coarse) > np.floor(255 * coarse.mean()) if published else coarse > coarse.mean()
+        parts, number = ndimage.label(above.reshape(rows, columns), np.ones((3, 3)))
+        inside = np.zeros((rows, columns))
+        for part in range(1, number + 1):
+            ys, xs = np.nonzero(parts == part)
+            bottom, right = ys.max() + 1, xs.max() + 1
+            if published:
+                bottom, right = min(bottom, rows - 1), min(right, columns - 1)
+            inside[ys.min():bottom, xs.min():right] = 1
+        r[:, c] = (a * inside.reshape(1, -1)) @ p[:, c]
 
-    def product(c, keep):
-        return [sum(a[i][j] * p[j][c] for j in patches if keep(j)) for i in patches]
-
-    r = []
-    for c in categories:
-        coarse = normalised(product(c, lambda j: True))
-        mean = sum(coarse) / len(coarse)
-        boxes = flood([[coarse[y * columns + x] > mean for x in range(columns)] for y in range(rows)])
+    scores = r[:, :num_classes].max(axis=0)
+    for c in np.nonzero(scores > r.min() + 0.5 * (r.max() - r.min()))[0]:
+        mask = (normalised(r[:, c]) > 0.5).reshape(rows, columns)
+        ys, xs = np.nonzero(mask)
+        top, bottom, left, right = ys.min(), ys.max() + 1, xs.min(), xs.max() + 1
         if published:
-            boxes = [(y0, min(y1, rows - 1), x0, min(x1, columns - 1)) for y0, y1, x0, x1 in boxes]
-        r.append(product(c, lambda j, boxes=boxes: any(
-            y0 <= j // columns < y1 and x0 <= j % columns < x1 for y0, y1, x0, x1 in boxes)))
-
-    scores = [max(r[c]) for c in range(num_classes)]
-    middle = (max(map(max, r)) + min(map(min, r))) / 2
-    for c in [c for c in range(num_classes) if scores[c] > middle]:
-        mask = [value > 0.5 for value in normalised(r[c])]
-        inside = [j for j in patches if mask[j]]
-        y0, y1 = min(j // columns for j in inside), max(j // columns for j in inside) + 1
-        x0, x1 = min(j % columns for j in inside), max(j % columns for j in inside) + 1
-        if published:
-            y1, x1 = min(y1, rows - 1), min(x1, columns - 1)
-            if y0 == y1 or x0 == x1:
-                return scores
-        crop = F.interpolate(image[None, :, y0 * PATCH:y1 * PATCH, x0 * PATCH:x1 * PATCH], (SIDE, SIDE),
+            bottom, right = min(bottom, rows - 1), min(right, columns - 1)
+            if top == bottom or left == right:
+                break
+        crop = F.interpolate(image[None, :, top * patch:bottom * patch, left * patch:right * patch], (side, side),
                              mode="bilinear", align_corners=False)
-        side = SIDE // PATCH
-        seen = [mask[(y0 + y * (y1 - y0) // side) * columns + x0 + x * (x1 - x0) // side]
-                for y in range(side) for x in range(side)]
-        embedding = model.encode_image(crop, patch_mask=torch.tensor([seen]))[0]
-        scores[c] = (scores[c] + softmax_over_categories(embedding, text_embeddings)[c]) / 2
-    return scores
+        count = side // patch
+        seen = [bool(mask[top + y * (bottom - top) // count, left + x * (right - left) // count])
+                for y in range(count) for x in range(count)]
+        embedding = model.encode_image(crop, patch_mask=torch.tensor([seen]))[0].double().numpy()
+        scores[c] = (scores[c] + probabilities(embedding, text_embeddings)[c]) / 2
+    return scores.tolist()
 
 
 @pytest.mark.parametrize("published", [False, True])
 def test_scores_are_those_of_the_equations(model, text_embeddings, published):
     images = torch.randn(3, 3, 80, 112, generator=torch.Generator().manual_seed(2))
     scores = TagCLIP(model, text_embeddings, 5, published, crop_batch_size=2)(images)
-    expected = torch.tensor([literal_tagclip(model, image, text_embeddings, 5, published) for image in images])
+    expected = torch.tensor([plain_tagclip(model, image, text_embeddings, 5, published) for image in images])
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-4)
 
 
@@ -223,5 +212,50 @@ def test_eval_scores_each_image_as_alone_and_only_once(tiny_world, two_sizes, tm
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["method"] == "tagclip" and result["title"] == "TagCLIP, single prompt"
     assert batched == f"mAP {result['last_mAP']}"
-    run_script("eval", *flags, "--published_behaviour")
-    assert capsys.readouterr().out.strip().splitlines()[-1] != batched
+    for flag, title in ((["--published_behaviour"], "TagCLIP, single prompt, published behaviour"),
+                        (["--prompt_words", "ours"], "TagCLIP, our words, single prompt")):
+        run_script("eval", *flags, *flag)
+        assert capsys.readouterr().out.strip().splitlines()[-1] != batched
+        assert json.loads((tmp_path / "result.json").read_text())["title"] == title
+
+
+@pytest.mark.parametrize("dataset, words, number", [("voc2007", "published", 45), ("voc2012", "published", 45),
+                                                    ("coco2014", "published", 103), ("nuswide", "ours", 89),
+                                                    ("mini", "ours", 32)])
+def test_words_are_the_published_ones_where_there_are_some(dataset, words, number):
+    parser = get_eval_parser(None)
+    args = fill_defaults(parser.parse_args(["--method", "tagclip", "--dataset", dataset, "--prompts", "ensemble"]),
+                         trained=False)
+    assert args.prompt_words == words and len(engine_tagclip.prompt_words(get_dataset(dataset), words)) == number
+    assert method_title(args, "ViT-B/16", trained=False) == "TagCLIP" + ", our words" * (words == "ours")
+
+
+def test_published_words_of_other_datasets_are_refused():
+    with pytest.raises(DataError, match="none for nuswide"):
+        engine_tagclip.prompt_words(get_dataset("nuswide"), "published")
+
+
+@pytest.mark.parametrize("dataset, name", [("voc2007", "voc"), ("coco2014", "coco")])
+def test_published_words_are_as_the_authors_write_them(shared_data, dataset, name):
+    folder = shared_data / "classes"
+    words = [(folder / file).read_text().split("\n")
+             for file in (f"tagclip_{name}.txt", f"tagclip_background_{name}.txt")]
+    assert list(published_words(dataset)) == [word for part in words for word in part if word]
+
+
+def test_published_rows_are_reproduced_on_real_photos(shared_data):
+    """The published words and behaviour on photos at their native size, by a small random CLIP."""
+    torch.manual_seed(1)
+    model = CLIP(Architecture(embed_dim=32, image_resolution=128, patch_size=32, vision_width=64, vision_layers=12,
+                              text_width=64, text_layers=1)).eval().requires_grad_(False)
+    words = published_words("coco2014")
+    with torch.no_grad():
+        texts = model.encode_text(clip.tokenize([f"a photo of a {word}." for word in words]))
+    transform = engine_tagclip.native_transform(32, 4096)
+    tagclip = TagCLIP(model, texts, 80, published_behaviour=True)
+    photos = sorted((shared_data / "coco2014_mini" / "val2014").iterdir())
+    assert len(photos) == 43
+    for path in photos:
+        image = transform(read_image(path))
+        expected = plain_tagclip(model, image, texts, 80, published=True)
+        torch.testing.assert_close(tagclip(image[None])[0], torch.tensor(expected), atol=1e-4, rtol=0)

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 
 import clip
 from clip.model import CLIP, Architecture
+from datasets.names import prompt_name
 from datasets.registry import get_dataset
+from engine.command_line.train_flags import default_flags
 from engine.evaluation.evaluation_set import EvaluationSet
-from engine.methods.tai_dpt_training import TextBank, learning_rate, load_texts
+from engine.methods.tai_dpt_training import TextBank, learning_rate, load_texts, template_texts
 from models.baselines.tai_dpt import Content, DualPrompts, class_scores, pair_ranking_loss, text_content
 from tests.engine.training.test_training import assert_same_weights, log, run_script
 
@@ -71,14 +73,14 @@ def test_scores_in_loops():
     classes = F.normalize(torch.randn(2, 3, 8, generator=generator), dim=-1)
     content = Content(torch.randn(2, 8, generator=generator), torch.randn(2, 5, 8, generator=generator),
                       torch.tensor([[True] * 5, [True, True, False, True, False]]))
-    scores = class_scores(classes, content)
+    scores = class_scores(classes, content, scale=7.0)
     for image in range(2):
         for c in range(3):
             expected = 4 * float(F.cosine_similarity(content.global_embeddings[image], classes[0, c], dim=0))
             assert float(scores.global_scores[image, c]) == pytest.approx(expected, abs=1e-5)
             cosines = [float(F.cosine_similarity(token, classes[1, c], dim=0)) for token, valid
                        in zip(content.local_embeddings[image], content.valid[image]) if valid]
-            weights = [math.exp(50 * cosine) for cosine in cosines]
+            weights = [math.exp(7 * cosine) for cosine in cosines]
             expected = 4 * sum(weight * cosine for weight, cosine in zip(weights, cosines)) / sum(weights)
             assert float(scores.local_scores[image, c]) == pytest.approx(expected, abs=1e-5)
     torch.testing.assert_close(scores.merged, (scores.global_scores + scores.local_scores) / 2)
@@ -94,7 +96,7 @@ def test_loss_by_hand():
 
 def test_learning_rate():
     rates = [learning_rate(1.0, epoch, 20) for epoch in range(1, 23)]
-    assert rates[0] == pytest.approx(0.1) and rates[10] == pytest.approx(0.5)
+    assert rates[0] == 1e-5 and rates[10] == pytest.approx(0.5)
     assert rates[1:] == sorted(rates[1:], reverse=True) and rates[20:] == [pytest.approx(0, abs=1e-9)] * 2
 
 
@@ -108,7 +110,7 @@ def test_training_on_texts_names_the_classes_of_texts(model):
     content = text_content(model, clip.tokenize(texts))
     losses = []
     for _ in range(40):
-        loss = sum(pair_ranking_loss(part, positive) for part in class_scores(prompts(model), content))
+        loss = sum(pair_ranking_loss(part, positive) for part in class_scores(prompts(model), content, 50.0))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -130,7 +132,7 @@ def caption_root(tiny_world, tmp_path_factory) -> Path:
 
 def train_tai_dpt(world, caption_root: Path, output_dir: Path, *flags) -> Path:
     run_script("train_voc07", "--method", "tai_dpt", *world.flags, "--caption_root", caption_root, "--output_dir",
-               output_dir, "--epochs", "3", "--batch_size", "16", *flags)
+               output_dir, "--epochs", "3", "--batch_size", "512", *flags)
     return output_dir
 
 
@@ -147,23 +149,47 @@ def test_texts_are_both_answers_to_a_prompt_with_its_labels(model, caption_root)
     expected = [(f"first {prompt} of {image}. again {prompt} of {image}", sorted(c for c in named if c < 20))
                 for image in (7, 3) for prompt, named in enumerate(labels[f"train_{image:03d}"])]
     expected = [(text, classes) for text, classes in expected if classes]
+    expected += [(text, [row]) for row, name in enumerate(get_dataset("voc2007").classes)
+                 for text in template_texts(prompt_name(name))]
     assert torch.equal(texts.tokens, clip.tokenize([text for text, _ in expected]))
     assert [row.nonzero()[:, 0].tolist() for row in texts.positive] == [classes for _, classes in expected]
 
 
+def test_every_class_has_nine_default_texts_and_those_of_imagenet():
+    texts = template_texts("tv monitor")
+    assert texts[:9] == ["a photo of a tv monitor."] * 9
+    assert len(texts) == 89
+    assert texts[9] == "a bad photo of a tv monitor." and texts[-1] == "a tattoo of the tv monitor."
+
+
+@pytest.mark.parametrize("dataset, lr, image_scale", [("voc2007", 1e-4, 40), ("coco2014", 1e-4, 40),
+                                                      ("nuswide", 1e-3, 4)])
+def test_defaults_are_the_authors(dataset, lr, image_scale):
+    flags = default_flags(dataset, "tai_dpt")
+    assert (flags["lr"], flags["image_scale"], flags["batch_size"], flags["epochs"]) == (lr, image_scale, 512, 20)
+
+
+def test_image_scale_changes_how_images_are_scored_and_not_the_training(tiny_world, caption_root, finished, tmp_path):
+    other = log(train_tai_dpt(tiny_world, caption_root, tmp_path / "run", "--epochs", 1, "--image_scale", 0.5))[0]
+    assert other["loss"] == log(finished)[0]["loss"] and other["mAP"] != log(finished)[0]["mAP"]
+
+
 def test_run_and_eval(finished, capsys):
     records = log(finished)
-    assert records[2]["loss"] < records[0]["loss"] and 60 < records[0]["images"] <= 120
+    assert records[2]["loss"] < records[0]["loss"] and 60 < records[0]["images"] - 20 * 89 <= 120
     assert "port" in json.loads((finished / "result.json").read_text())["title"]
     run_script("eval", "--checkpoint", finished / "checkpoint.pth")
     assert capsys.readouterr().out.strip().splitlines()[-1] == f"mAP {records[-1]['mAP']}"
 
 
-def test_run_goes_on_where_it_stopped_and_never_opens_a_training_image(tiny_world, caption_root, finished, tmp_path):
+def test_run_goes_on_where_it_stopped_and_learns_nothing_from_training_images(tiny_world, caption_root, finished,
+                                                                              tmp_path):
     folder = train_tai_dpt(tiny_world, caption_root, tmp_path / "run", "--epochs", 1, "--train_img_root", "nowhere")
     train_tai_dpt(tiny_world, caption_root, folder, "--train_img_root", "nowhere")
-    assert log(folder) == log(finished)
+    learned = [[(record["loss"], record["mAP"]) for record in log(run)] for run in (folder, finished)]
+    assert learned[0] == learned[1]
     assert_same_weights(folder, finished)
+    assert "threshold" in log(finished)[0] and "threshold" not in log(folder)[0], "that alone asks for them"
 
 
 def test_a_checkpoint_of_another_method_is_refused(finished, capsys):

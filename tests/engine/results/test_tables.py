@@ -276,7 +276,7 @@ def test_results_of_real_scripts_are_collected_from_their_default_folders(tiny_w
     assert "left out" not in text
     for title in ("BAC-GCN (--epochs 1)", "CLIP zero-shot", "CDUL initialisation",
                   "CLIP zero-shot, raw cosine, zoom 2 (extension, not in the paper)",
-                  "CDUL port to a frozen-CLIP head (--epochs 1)"):
+                  "CDUL port to a frozen-CLIP head (labels by tiny) (--epochs 1)"):
         assert f"| {title} " in text
     assert {path.name for path in Path("runs").iterdir()} == {
         "voc2007", "voc2007_clip", "voc2007_clip_cosine_zoom2", "voc2007_cdul_initial", "voc2007_cdul_clip"}

@@ -18,14 +18,15 @@ from engine.tagging.photo_files import find_photos
 from engine.tagging.tagged_photo import tags_of
 from engine.tagging.vocabulary import read_words
 from tests.conftest import TinyWorld
-from tests.engine.training.test_training import run_script, train
+from tests.engine.training.test_training import log, run_script, train
 
 WORDS = ("dog", "red car", "snow")
 
 
 @pytest.fixture(scope="module")
 def run_folder(tiny_world, tmp_path_factory) -> Path:
-    return train(tiny_world, tmp_path_factory.mktemp("runs") / "run", "--epochs", "1", "--no_reso")
+    return train(tiny_world, tmp_path_factory.mktemp("runs") / "run", "--epochs", "1", "--no_reso", "--mask_mode",
+                 "token")
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_photos_get_the_scores_of_an_evaluation(tiny_world, run_folder, tmp_path
     expected = 1 / (1 + np.exp(-measured.scores)) if method == "bac_gcn" else measured.scores
     assert np.allclose(scores, expected, atol=5e-3), "the feature store is in half precision"
     for photo, row in zip(photos, scores):
-        least = 0.5 if method == "bac_gcn" else (row.min() + row.max()) / 2
+        least = log(run_folder)[-1]["threshold"] if method == "bac_gcn" else (row.min() + row.max()) / 2
         clear = np.abs(row - least) > 1e-5
         assert ({name for name, above in zip(measured.classes, (row > least) & clear) if above} <= set(photo["tags"])
                 <= {name for name, above in zip(measured.classes, (row > least) | ~clear) if above})

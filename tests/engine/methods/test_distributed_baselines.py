@@ -1,0 +1,83 @@
+"""Several processes train and evaluate the baselines as one does."""
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Dict
+
+import pytest
+import torch
+import torchvision
+
+from tests.engine.training.test_distributed import log, run_script, weights
+
+SCRIPT = """
+import runpy, sys
+import torch, torchvision
+sys.path.insert(0, '.')
+from engine.features import feature_store, stored_rows
+feature_store.CHUNK_ROWS = stored_rows.CHUNK_ROWS = 4  # so that both processes get some
+torchvision.models.resnet101 = torchvision.models.resnet18
+common, folder = sys.argv[2:], sys.argv[1]
+def run(script, name, *flags):
+    sys.argv = [script, *common, '--output_dir', f'{folder}/{name}', *flags]
+    runpy.run_path(script, run_name='__main__')
+short = ['--epochs', '2', '--warmup_epochs', '1', '--lr', '0.001']
+run('train_voc07.py', 'head', '--method', 'cdul', '--backbone', 'clip', '--batch_size', '8', *short)
+run('train_voc07.py', 'resnet', '--method', 'cdul', '--batch_size', '19', '--image_size', '64',
+    '--resnet_weights', f'{folder}/resnet.pth', *short)
+run('train_voc07.py', 'tai_dpt', '--method', 'tai_dpt', '--epochs', '2')
+for method in ('clip', 'tagclip', 'cdul'):
+    run('eval.py', method, '--method', method)
+run('eval.py', 'live', '--method', 'tagclip', '--no_feature_store')
+sys.argv = ['eval.py', '--checkpoint', f'{folder}/resnet/checkpoint.pth']
+runpy.run_path('eval.py', run_name='__main__')
+"""
+
+
+@pytest.fixture(scope="module")
+def outputs(tiny_world, tmp_path_factory) -> Dict[int, Path]:
+    """Folders of the same runs in one and in two processes."""
+    captions = tmp_path_factory.mktemp("captions")
+    shutil.copytree(tiny_world.path("--caption_root"), captions, dirs_exist_ok=True)
+    for file in ("voc2007_captions", "voc2007_re_captions"):
+        texts = {f"train_{image:03d}": [f"answer {prompt} of {image}" for prompt in range(6)] for image in range(20)}
+        (captions / "voc2007" / f"{file}.json").write_text(json.dumps(texts))
+    folders = {}
+    for processes in (1, 2):
+        folder = folders[processes] = tmp_path_factory.mktemp(f"processes_{processes}")
+        torch.manual_seed(0)
+        torch.save(torchvision.models.resnet18().state_dict(), folder / "resnet.pth")
+        (folder / "script.py").write_text(SCRIPT)
+        flags = list(tiny_world.flags)
+        flags[flags.index("--feature_root") + 1] = str(folder / "features")
+        flags[flags.index("--caption_root") + 1] = str(captions)
+        lines = run_script(processes, folder / "script.py", folder, *flags)
+        assert sum("everything is in" in line for line in lines) == 3, "only the main process prints"
+        (folder / "last_line.txt").write_text(lines[-1])
+    return folders
+
+
+@pytest.mark.parametrize("name", ["head", "resnet", "tai_dpt"])
+def test_two_processes_train_as_one(outputs, name):
+    one, two = (log(outputs[processes] / name) for processes in (1, 2))
+    for ours, theirs in zip(one, two):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        for measure in ("images", "mAP", "OF1", "threshold"):
+            assert ours[measure] == pytest.approx(theirs[measure], abs=1e-3), measure
+    ours, theirs = (weights(outputs[processes] / name) for processes in (1, 2))
+    assert ours.keys() == theirs.keys()
+    for key in ours:
+        torch.testing.assert_close(ours[key], theirs[key], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["clip", "tagclip", "cdul", "live"])
+def test_two_processes_score_as_one(outputs, name):
+    one, two = (json.loads((outputs[processes] / name / "result.json").read_text()) for processes in (1, 2))
+    assert one == pytest.approx(two) and one["threshold"] is not None
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_evaluation_repeats_the_last_map_of_the_log(outputs, processes):
+    assert (outputs[processes] / "last_line.txt").read_text() == f"mAP {log(outputs[processes] / 'resnet')[-1]['mAP']}"
