@@ -106,7 +106,7 @@ def test_second_run_encodes_nothing(encoder, images, tmp_path):
 def test_another_encoder_mask_or_image_list_gets_another_store(tiny_world, encoder, images, tmp_path):
     folders = [extract_features(encoder, images, "train", flags(tmp_path)).folder]
     folders.append(extract_features(encoder, images, "train", flags(tmp_path, patch_dtype="int8")).folder)
-    for change in ({"mask_share": 0.5}, {"mask_threshold": 0.5}, {"attention_layer": 0}, {"mask_mode": "pixel"},
+    for change in ({"mask_share": 0.5}, {"mask_threshold": 0.5}, {"attention_layer": 0}, {"mask_mode": "token"},
                    {"patch_attention": "full"}, {"precision": "bf16"}):
         other = FrozenEncoder(encoder.clip, **change)
         folders.append(extract_features(other, images, "train", flags(tmp_path)).folder)

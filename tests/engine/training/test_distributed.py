@@ -55,7 +55,7 @@ def outputs(tiny_world, tmp_path_factory) -> Dict[int, Path]:
         lines = run_script(processes, script, *tiny_world.flags, "--feature_root", folder / "features",
                            "--output_dir", folder / "run", *SHORT)
         assert sum("everything is in" in line for line in lines) == 1, "only the main process prints"
-        (folder / "evaluation.txt").write_text("\n".join(lines[-2:]))
+        (folder / "evaluation.txt").write_text("\n".join(lines[-3:]))
         runs[processes] = folder
     return runs
 
@@ -80,8 +80,8 @@ def test_two_processes_fill_the_same_stores_and_cut_the_same_crops(outputs):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_evaluation_repeats_the_last_map_of_the_log(outputs, processes):
-    other_measures, last_line = (outputs[processes] / "evaluation.txt").read_text().splitlines()
-    assert last_line == f"mAP {log(outputs[processes] / 'run')[-1]['mAP']}"
+    other_measures, images, last_line = (outputs[processes] / "evaluation.txt").read_text().splitlines()
+    assert images.startswith("12 test images of ") and last_line == f"mAP {log(outputs[processes] / 'run')[-1]['mAP']}"
     assert other_measures.startswith("OP ")
 
 
