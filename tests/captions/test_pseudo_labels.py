@@ -61,7 +61,7 @@ def test_votes_and_hard_targets(tmp_path: Path) -> None:
 def test_scores_come_in_the_order_of_the_images(tmp_path: Path) -> None:
     put(tmp_path, SCORES_FILE, SCORES)
     assert load_targets(tmp_path, ["b", "a"], CATEGORIES, "scores").tolist() == [[0.5, 0.5, 0.5], [0, 0.25, 1]]
-    with pytest.raises(ValueError, match="scores, votes, hard"):
+    with pytest.raises(ValueError, match="scores, fused, votes, hard"):
         load_targets(tmp_path, ["a"], CATEGORIES, "soft")
 
 

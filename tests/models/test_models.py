@@ -140,7 +140,7 @@ def test_bac_gcn_takes_any_module_that_maps_nodes_to_nodes():
 
 @pytest.mark.parametrize("schedule, rates", [("constant", [2.0, 2.0, 2.0]), ("cosine", [2.0, 1.0, 0.0])])
 def test_the_schedule_runs_from_the_first_batch_to_the_end_of_the_last_epoch(schedule, rates):
-    args = argparse.Namespace(lr=2.0, weight_decay=0.0, lr_schedule=schedule, epochs=4)
+    args = argparse.Namespace(lr=2.0, weight_decay=0.0, lr_schedule=schedule, lr_warmup=0.0, epochs=4)
     optimizer = build_optimizer(torch.nn.Linear(1, 1), args)
     for epochs_done, rate in zip((0, 2, 4), rates):
         set_learning_rate(optimizer, args, epochs_done)
