@@ -19,8 +19,10 @@ class GraphConvolution(nn.Linear):
 
 
 class GraphSAGE(nn.Module):
-    """[X, A X] W + b (Hamilton et al., NeurIPS 2017): a node's own feature has weights of its own, so that it is not
-    lost among many neighbours."""
+    """[X, A X] W + b: weights apart for a node's own feature (Hamilton et al., NeurIPS 2017).
+
+    So it is not lost among many neighbours.
+    """
 
     def __init__(self, dim_in: int, dim_out: int) -> None:
         super().__init__()
@@ -31,7 +33,8 @@ class GraphSAGE(nn.Module):
         return self.linear(torch.cat([nodes, adjacency @ nodes], dim=-1))
 
 
-GCN_LAYERS: Dict[str, Type[nn.Module]] = {"convolution": GraphConvolution, "sage": GraphSAGE}
+GCN_LAYERS: Dict[str, Type[nn.Module]] = {
+    "convolution": GraphConvolution, "sage": GraphSAGE}
 """`--gcn_layer`: made of (D, D'), called with (nodes, adjacency)."""
 
 

@@ -33,7 +33,7 @@ def add_data_flags(parser: argparse.ArgumentParser, dataset: Optional[str]) -> N
                                             "name on Hugging Face's hub (see docs/weights.md)")
     group.add_argument("--activation", choices=list(ACTIVATIONS),
                        help="of the CLIP of --model_path, where no configuration beside the weights says it")
-    group.add_argument("--prompts", choices=PROMPT_SETS, default="single",
+    group.add_argument("--prompts", choices=list(PROMPT_SETS), default="single",
                        help="of the text embeddings: \"a photo of a\", or the mean of 85 (TagCLIP's default)")
     group.add_argument("--feature_root", default="features",
                        help="folder of the frozen encoder's features, shared by all runs")

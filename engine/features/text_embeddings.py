@@ -14,18 +14,15 @@ from clip.model import CLIP
 from datasets.files import read_json
 from datasets.names import prompt_name
 
-PROMPT_SETS = ("single", "ensemble")
-"""What `--prompts` takes: one template, or the 80 of ImageNet (OpenAI) with five that end "in the scene" (ViLD)."""
-
-
-_TEMPLATES_OF = {"ensemble": ("imagenet", "scene")}
-"""Prompt sets that are several lists of prompts.json; the others are one, of the same name."""
+PROMPT_SETS = {"single": ("single",), "ensemble": ("imagenet", "scene")}
+"""`--prompts`: the lists of prompts.json that make a set. One template, or the 80 of ImageNet (OpenAI) with five that
+end "in the scene" (ViLD)."""
 
 
 def load_templates(prompts: str) -> List[str]:
     """The templates of a prompt set or of a list of prompts.json, with {} for the category."""
     lists = read_json(Path(str(resources.files("datasets").joinpath("prompts.json"))))
-    return [template for name in _TEMPLATES_OF.get(prompts, (prompts,)) for template in lists[name]]
+    return [template for name in PROMPT_SETS.get(prompts, (prompts,)) for template in lists[name]]
 
 
 def encode_categories(clip_model: CLIP, categories: Sequence[str], prompts: str = "single") -> Tensor:

@@ -1,1 +1,1 @@
-"""Figures and tagged photos: the data of a figure gathered, then drawn."""
+"""Figures: the data of a figure gathered, then drawn."""
