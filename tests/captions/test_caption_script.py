@@ -100,9 +100,14 @@ def test_an_unreadable_image_stops_the_script_before_the_model_is_loaded(flags, 
 @pytest.mark.parametrize("more, message", [
     (["--stage", "caption", "--num_shards", "2", "--shard", "2"], "shards are numbered from 0 to 1"),
     (["--stage", "all", "--num_shards", "2"], "take the stages caption, merge and filter"),
-    (["--stage", "caption", "--caption_batch_size", "0"], "at least 1 image"),
     (["--stage", "caption", "--precision", "bf16"], "made with precision 'float32', not 'bfloat16'"),
 ])
 def test_flags_that_do_not_fit_are_one_line(flags, unbroken, more, message):
     with pytest.raises(DataError, match=message):
         caption.main(["--caption_root", str(unbroken), *flags, *more])
+
+
+def test_a_batch_of_no_image_is_one_line(flags, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        caption.main(["--caption_root", str(tmp_path), *flags, "--stage", "caption", "--caption_batch_size", "0"])
+    assert caught.value.code == 2 and "--caption_batch_size: 0 is less than 1" in capsys.readouterr().err
