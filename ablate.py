@@ -25,6 +25,7 @@ from typing import Any, Callable, List, Sequence
 
 from datasets.files import DataError
 from datasets.flag_parser import FlagParser
+from datasets.progress import say
 from datasets.registry import get_dataset
 from engine.command_line.flag_types import DATASET_HELP, count, dataset_name
 from engine.command_line.train_flags import get_args_parser, parse_args
@@ -152,7 +153,7 @@ def select(base: argparse.Namespace, candidates: Sequence[Variant], seeds: int, 
         if args.lr_schedule != "constant":  # with fewer epochs it is another schedule: such a run cannot go on
             args.output_dir = str(folder / f"{epochs}_epochs")
         if epochs not in measured(args.output_dir, vars(args)):
-            print(f"\n{variant.title}, seed {seed}, {epochs} epochs, in {args.output_dir}", flush=True)
+            say(f"\n{variant.title}, seed {seed}, {epochs} epochs, in {args.output_dir}")
             train(args)
         return measured(args.output_dir, vars(args))[epochs]
 
@@ -209,7 +210,7 @@ def main(argv: List[str]) -> None:
         return
     train = load_train(args.dataset)
     for number, run in enumerate(missing, start=1):
-        print(f"\n[{number} of {len(missing)}] {run.title}, seed {run.args.seed}, in {run.folder}", flush=True)
+        say(f"\n[{number} of {len(missing)}] {run.title}, seed {run.args.seed}, in {run.folder}")
         train(run.args)
     print(f"\n{write_table(_TABLE_OF[args.study], [output_dir], output_dir)}")
 

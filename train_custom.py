@@ -8,7 +8,6 @@
 Test images need no labels; then there is no mAP.
 """
 import argparse
-import time
 
 from datasets.registry import get_dataset
 from datasets.split_file import ImageList, read_image_ids
@@ -26,6 +25,7 @@ from engine.methods.baseline_training import train_baseline
 from engine.process.distributed import setup
 from engine.process.entry_point import run_main
 from engine.process.reproducibility import seed_everything
+from engine.process.stopwatch import Stopwatch
 from engine.training.build_model import build_model, start_embeddings
 from engine.training.crops import extend_with_crops
 from engine.training.epoch import train_one_epoch
@@ -80,17 +80,18 @@ def main(args: argparse.Namespace) -> Run:
     run.restore(model, optimizer)
 
     for epoch in range(run.next_epoch, args.epochs + 1):
-        start = time.perf_counter()
+        watch = Stopwatch()
         # ReSO: before epoch 11 the small objects are cropped, and the crops join the training images.
         if epoch >= args.reso_epoch and not args.no_reso and len(train_set.stores) == 1:
             train_set = extend_with_crops(model, train_set, train_images, encoder, num_classes, run.crop_folder,
-                                          args, device)
-        loss = train_one_epoch(model, train_set, optimizer, args, device, run)
-        seconds = time.perf_counter() - start
-        metrics = measure(model, test_set, threshold_set, args, device)
-        metrics.update(held_out_metrics(model, held_out, args, device))
-        run.finish_epoch({"epoch": epoch, "loss": loss, "images": len(train_set), **metrics},
-                         {"seconds": seconds, "images_per_second": len(train_set) / seconds}, model, optimizer)
+                                          args, device, watch)
+        with watch.part("training"):
+            loss, images = train_one_epoch(model, train_set, optimizer, args, device, run)
+        with watch.part("evaluation"):
+            metrics = measure(model, test_set, threshold_set, args, device)
+            metrics.update(held_out_metrics(model, held_out, args, device))
+        run.finish_epoch({"epoch": epoch, "loss": loss, "images": len(train_set), **metrics}, watch.timing(images),
+                         model, optimizer)
 
     # The table: last and best epoch beside the paper's numbers and CLIP without training.
     zero_shot = zero_shot_scores(test_store.plain_globals(), text_embeddings[:num_classes].cpu())

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from datasets.files import write_json
+from datasets.progress import say
 from datasets.registry import get_dataset
 from datasets.split_file import ImageList, read_image_ids
 from engine.command_line.flag_types import count
@@ -34,6 +35,7 @@ from engine.methods.baseline_training import train_baseline
 from engine.process.distributed import is_main, setup
 from engine.process.entry_point import run_main
 from engine.process.reproducibility import seed_everything
+from engine.process.stopwatch import Stopwatch
 from engine.report.demo_summary import summarise_demo
 from engine.report.run_report import write_report
 from engine.training.build_model import build_model, start_embeddings
@@ -90,17 +92,18 @@ def main(args: argparse.Namespace) -> Run:
     run.restore(model, optimizer)
 
     for epoch in range(run.next_epoch, args.epochs + 1):
-        start = time.perf_counter()
+        watch = Stopwatch()
         # ReSO: before epoch 11 the small objects are cropped, and the crops join the training images.
         if epoch >= args.reso_epoch and not args.no_reso and len(train_set.stores) == 1:
             train_set = extend_with_crops(model, train_set, train_images, encoder, num_classes, run.crop_folder,
-                                          args, device)
-        loss = train_one_epoch(model, train_set, optimizer, args, device, run)
-        seconds = time.perf_counter() - start
-        metrics = measure(model, test_set, threshold_set, args, device)
-        metrics.update(held_out_metrics(model, held_out, args, device))
-        run.finish_epoch({"epoch": epoch, "loss": loss, "images": len(train_set), **metrics},
-                         {"seconds": seconds, "images_per_second": len(train_set) / seconds}, model, optimizer)
+                                          args, device, watch)
+        with watch.part("training"):
+            loss, images = train_one_epoch(model, train_set, optimizer, args, device, run)
+        with watch.part("evaluation"):
+            metrics = measure(model, test_set, threshold_set, args, device)
+            metrics.update(held_out_metrics(model, held_out, args, device))
+        run.finish_epoch({"epoch": epoch, "loss": loss, "images": len(train_set), **metrics}, watch.timing(images),
+                         model, optimizer)
 
     # The table: last and best epoch beside the paper's numbers and CLIP without training.
     zero_shot = zero_shot_scores(test_store.plain_globals(), text_embeddings[:num_classes].cpu())
@@ -122,7 +125,7 @@ def demo(args: argparse.Namespace) -> None:
     for seed in seeds:
         for no_reso in (False, True):
             place = folders[seed] / ("no_reso" if no_reso else "")
-            print(f"\n{spec.title}, seed {seed}, {'the same epochs without crops' if no_reso else 'with ReSO'}")
+            say(f"\n{spec.title}, seed {seed}, {'the same epochs without crops' if no_reso else 'with ReSO'}")
             runs[seed, no_reso] = main(argparse.Namespace(
                 **{**vars(args), "seed": seed, "no_reso": no_reso, "output_dir": str(place)}))
     if not is_main():

@@ -4,9 +4,18 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn, Optional, Sequence, Set
 
+from datasets.progress import keep_quiet
+
+
+class _Quiet(argparse.Action):
+    """Acts as soon as it is read, as `--help` does, and leaves nothing among the flags: it is no part of a run."""
+
+    def __call__(self, *args: object, **options: object) -> None:
+        keep_quiet()
+
 
 class FlagParser(argparse.ArgumentParser):
-    """Takes no abbreviations, and says what is wrong in one line.
+    """Takes no abbreviations, says what is wrong in one line, and knows `--quiet`.
 
     Args:
         description: shown by `--help` as it is.
@@ -16,6 +25,8 @@ class FlagParser(argparse.ArgumentParser):
     def __init__(self, description: Optional[str] = None, prog: Optional[str] = None) -> None:
         super().__init__(prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
                          allow_abbrev=False)
+        self.add_argument("--quiet", action=_Quiet, nargs=0, default=argparse.SUPPRESS,
+                          help="no bars and no lines on the way, only results and errors")
 
     def error(self, message: str) -> NoReturn:
         """End with status 2 and one line that says the way to `--help`."""

@@ -5,17 +5,17 @@ import io
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image, ImageOps
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
-from tqdm import tqdm
 
 from clip import MEAN, STD
 from datasets.files import DataError, PathLike
+from datasets.progress import bar
 
 MAX_PIXELS = 89_478_485
 """Images with more pixels are refused: 256 MiB of RGB, the size at which Pillow suspects a decompression bomb."""
@@ -171,5 +171,7 @@ def check_images(paths: Sequence[PathLike], workers: int = 4, progress: bool = F
         return None
 
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        reasons = tqdm(pool.map(reason, paths), total=len(paths), desc="Checking images", disable=not progress)
+        reasons: Iterable[Optional[str]] = pool.map(reason, paths)
+        if progress:
+            reasons = bar("checking images", "image", len(paths), over=reasons)
         return [(index, text) for index, text in enumerate(reasons) if text is not None]

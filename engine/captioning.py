@@ -10,7 +10,6 @@ from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple, Union
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from datasets.captions.io import Captions, caption_paths
 from datasets.captions.journal import Batch, Journal, Settings, check_settings, read_journal
@@ -18,6 +17,7 @@ from datasets.captions.prompts import first_prompts, re_prompts
 from datasets.files import DataError, PathLike, write_json
 from datasets.filter.lexicon import SYNONYM_ROOT, load_lexicon
 from datasets.filter.matcher import CategoryMatcher
+from datasets.progress import bar
 from datasets.registry import DatasetSpec, get_dataset
 from datasets.split_file import ImageList, read_image_ids
 from engine.features.readable_images import check_once
@@ -115,12 +115,12 @@ def caption_images(captioner: Captioner, images: ImageList, find_categories: Fin
                         batch_sampler=[batch for batch in todo if batch])
     total = sum(map(len, batches))
     unreadable: Dict[str, str] = {}
-    with tqdm(total=total, initial=total - sum(map(len, todo)), unit="image", desc="Captioning") as bar:
+    with bar("captioning", "image", total, total - sum(map(len, todo))) as shown:
         for loaded in loader:
             batch = _caption_batch(captioner, images.image_ids, loaded, find_categories)
             journal.append(batch)
             unreadable.update(batch.unreadable)
-            bar.update(len(batch.captions) + len(batch.unreadable))
+            shown.update(len(batch.captions) + len(batch.unreadable))
     journal.close()
     return unreadable
 

@@ -13,10 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
 
-from tqdm import tqdm
-
 from datasets.files import DataError, PathLike, read_json, write_json
 from datasets.flag_parser import FlagParser
+from datasets.progress import bar
 from datasets.registry import get_dataset
 from datasets.split_file import Split, write_split_file
 from engine.command_line.flag_types import count, natural
@@ -94,7 +93,7 @@ def _render(folder: Path, seed: int, num_train: int, num_test: int, workers: int
     for split, number in (("train", num_train), ("test", num_test)):
         (folder / split).mkdir()
         tasks += [Task(seed, split, index, folder / split) for index in range(number)]
-    records = list(tqdm(_map(tasks, workers), total=len(tasks), desc="rendering scenes", unit="img", mininterval=1))
+    records = list(bar("rendering scenes", "image", len(tasks), over=_map(tasks, workers)))
     return [records[:num_train], records[num_train:]]
 
 

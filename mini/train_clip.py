@@ -28,11 +28,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from clip import CLIP, build_model, save_compact
 from datasets.files import read_json, write_json
 from datasets.flag_parser import FlagParser
+from datasets.progress import bar
 from datasets.registry import get_dataset
 from engine.command_line.flag_types import count
 from engine.evaluation.metrics import average_precision
@@ -104,8 +104,7 @@ def train(model: CLIP, vocabulary: Vocabulary, pool: Pool, recipe: Recipe, phase
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     rows: List[Dict[str, float]] = []
-    progress = tqdm(zip(range(stop_after), batches(pool, recipe, phase)), total=stop_after, desc="training",
-                    unit="step")
+    progress = bar("training", "step", stop_after, over=zip(range(stop_after), batches(pool, recipe, phase)))
     for step, (images, captions) in progress:
         values = losses(model, images, vocabulary.encode(captions), recipe)
         optimizer.zero_grad()

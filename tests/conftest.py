@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
-from typing import Dict, List, NamedTuple
+from typing import Dict, Iterator, List, NamedTuple
 
 import numpy as np
 import pytest
@@ -15,6 +16,16 @@ from datasets.registry import get_dataset
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
+
+
+@pytest.fixture
+def speaking() -> Iterator[None]:
+    """A test that asks for quiet ends in it: the tests behind it are to speak again."""
+    logger = logging.getLogger("bac_gcn")
+    before = logger.disabled
+    logger.disabled = False
+    yield
+    logger.disabled = before
 
 
 @pytest.fixture(scope="session")

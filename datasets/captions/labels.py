@@ -6,12 +6,11 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
-from tqdm import tqdm
-
 from datasets.captions.io import CaptionSet
 from datasets.filter.context_rules import Categories
 from datasets.filter.matcher import CategoryMatcher
 from datasets.filter.words import CaptionWords
+from datasets.progress import bar
 
 CaptionNames = Dict[str, List[Categories]]
 """Image id to the categories that each of its captions names: first captions, then as many re-captions, if any."""
@@ -76,7 +75,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _read_into(read: ReadCaptions, captions: CaptionSet, matcher: CategoryMatcher, words: bool) -> None:
-    for image_id, texts in tqdm(captions.items(), desc="reading captions", unit="image", delay=1):
+    for image_id, texts in bar("reading captions", "image", len(captions), over=captions.items()):
         num_first = captions.num_first(image_id)
         first = [matcher.read(text) for text in texts[:num_first]]
         again = [matcher.read(text, is_recaption=True) for text in texts[num_first:]]

@@ -24,10 +24,10 @@ from typing import Iterable, Sequence
 
 import numpy as np
 from scipy import linalg, sparse
-from tqdm import tqdm
 
 from datasets.captions.labels import ReadCaptions
 from datasets.filter.words import CaptionWords
+from datasets.progress import bar
 
 MAX_WORDS = 1000
 """Words that the regression knows: those of the most captions. Twice as many gain less than 0.1 mAP on VOC2007."""
@@ -151,9 +151,9 @@ def support_of_captions(features: sparse.csr_matrix, votes: sparse.csr_matrix, f
     num_features = features.shape[1]
     grams = [np.zeros((num_features, num_features)) for _ in range(NUM_FOLDS)]
     targets = [np.zeros((num_features, votes.shape[1])) for _ in range(NUM_FOLDS)]
-    with tqdm(total=2 * len(per_image), desc="scoring images", unit="image", delay=1) as bar:
+    with bar("scoring images", "image", 2 * len(per_image)) as shown:
         for fold in range(NUM_FOLDS):
-            bar.update(int((folds == fold).sum()))
+            shown.update(int((folds == fold).sum()))
             for size in sizes[sizes > 1]:
                 members = np.flatnonzero((folds == fold) & (per_image == size))
                 rows = _ranges(starts[members], per_image[members])
@@ -175,7 +175,7 @@ def support_of_captions(features: sparse.csr_matrix, votes: sparse.csr_matrix, f
                     rows = _ranges(starts[chunk], per_image[chunk])
                     per_caption = np.clip(features[rows] @ weights, 0, MAX_SUPPORT).reshape(len(chunk), size, -1)
                     support[chunk] = 1 - np.exp(np.log1p(-per_caption).mean(axis=1))
-                    bar.update(len(chunk))
+                    shown.update(len(chunk))
     return support
 
 

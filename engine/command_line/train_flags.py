@@ -19,6 +19,7 @@ from engine.command_line.method_flags import (
 )
 from engine.command_line.saved_flags import check_flags
 from engine.command_line.unread_flags import check_typed
+from engine.process.metric_loggers import LOGGERS, import_wandb
 from models.bac_gcn import LOGIT_STARTS, LOGITS
 from models.encoder import MASK_MODES, PATCH_ATTENTIONS
 from models.gcn import ACTIVATIONS, GCN_LAYERS
@@ -49,6 +50,8 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
     group.add_argument("--resume", metavar="CHECKPOINT",
                        help="go on from this checkpoint. Without it a run goes on from the one in its output folder")
     group.add_argument("--overwrite", action="store_true", help="start anew over the run in the output folder")
+    group.add_argument("--logger", choices=list(LOGGERS), default="tensorboard",
+                       help="where the numbers of every epoch go beside log.txt (default: tensorboard)")
     group.add_argument("--seed", type=natural, default=0)
     group.add_argument("--val_share", type=share, metavar="SHARE",
                        help="keep this share of the training images out: their pseudo-labels make pseudo_mAP, which "
@@ -152,6 +155,8 @@ def parse_args(parser: FlagParser, argv: Optional[List[str]] = None) -> argparse
     parser.set_defaults(**config)
     args = parser.parse_args(argv)
     check_typed(args, parser.typed(argv))
+    if args.logger == "wandb":
+        import_wandb()  # to fail at once where it is missing
     return fill_defaults(args)
 
 

@@ -33,7 +33,7 @@ READ_BY_ALL = frozenset((
     "method", "dataset", "threshold", "train_img_root", "train_split_file", "val_img_root", "val_split_file",
     "unlabelled_test", "model_path", "activation", "caption_root", "feature_root", "output_dir", "device",
     "num_workers", "encode_batch_size", "no_feature_store", "skip_unreadable", "prompts", "config", "resume",
-    "overwrite", "seed", "seeds", "epochs", "batch_size", "lr", "weight_decay"))
+    "overwrite", "logger", "quiet", "seed", "seeds", "epochs", "batch_size", "lr", "weight_decay"))
 """Flags of every method. Those that say where data are may be given to all, whether or not a method looks there."""
 
 _ANY = object()

@@ -12,8 +12,8 @@ from typing import Any, Dict, Sequence, Tuple, Union
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
+from datasets.progress import bar, say
 from datasets.split_file import ImageList
 from engine.features.feature_store import (
     FeatureStore,
@@ -27,7 +27,7 @@ from engine.features.feature_store import (
     unpack,
 )
 from engine.features.frozen_clip import ENCODER_FLAGS, weights_digest
-from engine.process.distributed import is_main
+from engine.process.distributed import world
 from models.encoder import Features, FrozenEncoder
 
 
@@ -76,18 +76,20 @@ def _fill(encoder: FrozenEncoder, images: ImageList, folder: Path, meta: Dict[st
     grid = encoder.clip.visual.grid(*images[0][0].shape[-2:])
     arrays = store_arrays(len(images), grid[0] * grid[1], encoder.clip.embed_dim, args.patch_dtype)
     size = sum(spec.nbytes for spec in arrays.values())
-    print(f"features ({what}): {len(images):,} images x {format_bytes(size / len(images))} = {format_bytes(size)} "
-          f"in {folder}", flush=True)
+    say(f"features ({what}): {len(images):,} images x {format_bytes(size / len(images))} = {format_bytes(size)} "
+        f"in {folder}")
     with StoreWriter(folder, arrays) as writer:
         chunks = writer.chunks_to_do()
         batches = [chunk[start:start + args.encode_batch_size]
                    for chunk in chunks for start in range(0, len(chunk), args.encode_batch_size)]
         loader = DataLoader(images, batch_sampler=list(map(list, batches)), num_workers=_workers(args),
                             pin_memory=device.type == "cuda")
-        with tqdm(total=sum(map(len, chunks)), desc=f"features ({what})", unit="image", disable=not is_main()) as bar:
+        own = sum(map(len, chunks))
+        done = max(len(images) // world().size - own, 0)  # of this process's share, before a stop
+        with bar(f"features ({what})", "image", own + done, done) as shown:
             for rows, (batch, _) in zip(batches, loader):
                 writer.write(rows, pack(encoder(batch.to(device, non_blocking=True)), args.patch_dtype))
-                bar.update(len(rows))
+                shown.update(len(rows))
     writer.finish({**meta, "grid": grid})
 
 

@@ -91,6 +91,10 @@ class FeatureSet:
         packed = {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
         return unpack({name: _upload(values, device) for name, values in packed.items()})
 
+    def num_batches(self, batch_size: int, world: World = ALONE) -> int:
+        """How many batches the main process gets of `batches` in order."""
+        return -(-len(self) // batch_size // world.size)
+
     def batches(self, batch_size: int, generator: Optional[torch.Generator] = None, start: int = 0,
                 device: Optional[torch.device] = None, world: World = ALONE) -> Iterator[Batch]:
         """All rows once, shuffled by `generator`, or in order without one, from batch `start` on.

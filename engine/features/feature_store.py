@@ -15,6 +15,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from torch import Tensor
 
 from datasets.files import DataError, PathLike, read_json, write_json
+from datasets.progress import say
 from engine.process.distributed import barrier, from_main, world
 from models.encoder import Features
 
@@ -259,7 +260,7 @@ def _acquire(lock: BaseFileLock, folder: PathLike) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"{folder}: another run is computing these features; waiting for it", flush=True)
+        say(f"{folder}: another run is computing these features; waiting for it")
         lock.acquire()
 
 

@@ -10,6 +10,7 @@ from typing import Dict, List, NamedTuple, Sequence
 from filelock import FileLock
 
 from datasets.files import DataError, PathLike, read_json, shorten, write_json
+from datasets.progress import say
 from datasets.split_file import ImageList, Split, find_unreadable, read_split_file
 
 
@@ -41,7 +42,7 @@ def readable(image_ids: Sequence[str], img_root: PathLike, args: argparse.Namesp
             raise DataError(f"{summary}; mend them, or go on without them by --skip_unreadable")
         if len(reasons) == len(images):
             raise DataError(f"{summary}; nothing is left to go on with")
-        print(f"{summary}; going on without them", flush=True)
+        say(f"{summary}; going on without them")
     return Readable([image_id for image_id in images.image_ids if image_id not in reasons], list(reasons))
 
 

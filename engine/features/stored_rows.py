@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from datasets.progress import bar
 from datasets.split_file import ImageList
 from engine.features.feature_store import CHUNK_ROWS, ArraySpec, StoreWriter, is_complete, owned
-from engine.process.distributed import gather, is_main, world
+from engine.process.distributed import gather, world
 
 ARRAY = "rows"
 
@@ -38,9 +39,9 @@ def stored_rows(compute: Compute, images: ImageList, shape: Tuple[int, ...], dty
         args: `--feature_root` and `--no_feature_store`.
     """
     chunks = [range(start, min(start + CHUNK_ROWS, len(images))) for start in range(0, len(images), CHUNK_ROWS)]
-    with tqdm(total=len(images), desc=what, unit="image", disable=not is_main()) as bar:
+    with bar(what, "image", len(images)) as shown:
         if args.no_feature_store:
-            own = [(chunk.start, compute(chunk, bar.update).cpu().float())
+            own = [(chunk.start, compute(chunk, shown.update).cpu().float())
                    for chunk in chunks[world().rank::world().size]]
             return torch.cat([rows for _, rows in sorted(gather(own), key=lambda part: part[0])])
         meta = {**meta, "images": list_digest(images)}
@@ -48,19 +49,19 @@ def stored_rows(compute: Compute, images: ImageList, shape: Tuple[int, ...], dty
         if not is_complete(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with owned(folder):
-                _fill(folder, compute, ArraySpec((len(images), *shape), dtype), meta, bar)
-        bar.update(len(images) - bar.n)
+                _fill(folder, compute, ArraySpec((len(images), *shape), dtype), meta, shown)
+        shown.update(len(images) - shown.n)
     return torch.from_numpy(np.load(folder / f"{ARRAY}.npy").astype(np.float32))
 
 
-def _fill(folder: Path, compute: Compute, spec: ArraySpec, meta: Dict[str, Any], bar: tqdm) -> None:
+def _fill(folder: Path, compute: Compute, spec: ArraySpec, meta: Dict[str, Any], shown: tqdm) -> None:
     if is_complete(folder):  # while this run waited
         return
     with StoreWriter(folder, {ARRAY: spec}) as writer:
         missing = writer.chunks_to_do()
-        bar.update(spec.shape[0] - sum(map(len, missing)))
+        shown.update(spec.shape[0] - sum(map(len, missing)))
         for chunk in missing:
-            writer.write(chunk, {ARRAY: compute(chunk, bar.update).to(getattr(torch, spec.dtype))})
+            writer.write(chunk, {ARRAY: compute(chunk, shown.update).to(getattr(torch, spec.dtype))})
     writer.finish(meta)
 
 

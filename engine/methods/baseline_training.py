@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from typing import Any, Callable, Dict, List, Protocol, Sequence, Union
 
 import torch
@@ -20,6 +19,7 @@ from engine.methods.cdul_training import CDULTraining
 from engine.methods.tag_threshold import find_sample
 from engine.methods.tai_dpt_training import TaIDPTTraining
 from engine.process.reproducibility import seed_everything
+from engine.process.stopwatch import Stopwatch
 from engine.training.provenance import data_facts
 from engine.training.run import Run
 from models.baselines.zero_shot import zero_shot_scores
@@ -82,19 +82,19 @@ def train_baseline(args: argparse.Namespace, spec: DatasetSpec, device: torch.de
     encoded_sample = training.encode(sample, "threshold") if sample else None
 
     for epoch in range(run.next_epoch, args.epochs + 1):
-        start = time.perf_counter()
-        loss = training.train_one_epoch(epoch)
+        watch = Stopwatch()
+        with watch.part("training"):
+            loss = training.train_one_epoch(epoch)
         if not math.isfinite(loss):
             raise DataError(f"epoch {epoch}: the loss is not finite; nothing of it is saved. Lower --lr")
-        seconds = time.perf_counter() - start
-        scored, threshold = training.score(encoded), None
-        if sample is not None:
-            threshold = best_threshold(training.score(encoded_sample).confidence, sample.targets)
-        metrics = summarise(scored.scores, test.targets, scored.tags(threshold))
+        with watch.part("evaluation"):
+            scored, threshold = training.score(encoded), None
+            if sample is not None:
+                threshold = best_threshold(training.score(encoded_sample).confidence, sample.targets)
+            metrics = summarise(scored.scores, test.targets, scored.tags(threshold))
         known = {} if threshold is None else {"threshold": threshold}
         run.finish_epoch({"epoch": epoch, "loss": loss, "images": len(training), **known, **metrics},
-                         {"seconds": seconds, "images_per_second": len(training) / seconds},
-                         training.model, training.optimizer)
+                         watch.timing(len(training)), training.model, training.optimizer)
 
     zero_shot = zero_shot_scores(training.test_globals(), test.class_embeddings())
     run.finish(spec, mean_ap(average_precision(zero_shot, test.targets)), clip_name=clip_name(args, test.clip_model))

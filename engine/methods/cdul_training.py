@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from clip.model import CLIP
 from datasets.files import DataError
 from datasets.images import image_transform, read_image
+from datasets.progress import bar
 from datasets.split_file import ImageList
 from engine.evaluation.evaluation_set import EvaluationSet, Scored
 from engine.features.frozen_clip import weights_digest
@@ -164,7 +165,9 @@ class CDULTraining:
         labels, total = self.model.labels, 0.0
         self.model.train()
         batches = order.split(self.args.batch_size)
-        for batch, (rows, inputs) in zip(batches, self.train_inputs.batches(batches, generator, world())):
+        shares = self.train_inputs.batches(batches, generator, world())
+        shown = bar(f"epoch {epoch}", "batch", len(batches), over=batches, keep=False)
+        for batch, (rows, inputs) in zip(shown, shares):
             logits = self.model.classifier(inputs.to(self.device))
             share = len(rows) / len(batch)
             loss = share * bernoulli_kl(labels[rows.to(self.device)], logits) if len(rows) else logits.sum()
@@ -204,7 +207,8 @@ def predict(classifier: nn.Module, inputs: Inputs, args: argparse.Namespace, dev
     classifier.eval()
     rank, size = world()
     own = torch.arange(len(inputs)).split(args.batch_size)[rank::size]
-    parts = [(int(rows[0]), classifier(batch.to(device)).cpu()) for rows, batch in inputs.batches(own)]
+    parts = [(int(rows[0]), classifier(batch.to(device)).cpu())
+             for rows, batch in bar("scoring", "batch", len(own), over=inputs.batches(own), keep=False)]
     return torch.cat([logits for _, logits in sorted(gather(parts), key=lambda part: part[0])])
 
 

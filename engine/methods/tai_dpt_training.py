@@ -8,18 +8,18 @@ from typing import List, NamedTuple, Sequence
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 import clip
 from clip.model import CLIP
 from datasets.captions.io import load_captions
 from datasets.captions.pseudo_labels import load_prompt_labels
 from datasets.files import DataError
+from datasets.progress import bar, say
 from engine.evaluation.evaluation_set import EvaluationSet, Scored
 from engine.features.extraction import FeatureSource, extract_features
 from engine.features.feature_set import FeatureSet
 from engine.features.text_embeddings import load_templates
-from engine.process.distributed import is_main, sum_gradients, sum_over_processes, world
+from engine.process.distributed import sum_gradients, sum_over_processes, world
 from engine.training.checkpoint import Checkpoint, load_weights
 from engine.training.training_labels import label_folder
 from models.baselines.tai_dpt import (
@@ -79,7 +79,7 @@ def load_texts(test: EvaluationSet, image_ids: Sequence[str]) -> LabelledTexts:
                 named.append(classes)
     if not texts:
         raise DataError(f"{args.caption_root}/{spec.name}: no caption names a class; filter them again")
-    print(f"TaI-DPT: {len(texts):,} of {sum(map(len, labels)):,} texts name a class")
+    say(f"TaI-DPT: {len(texts):,} of {sum(map(len, labels)):,} texts name a class")
     for row, word in enumerate(spec.prompt_names(spec.classes)):
         templates = template_texts(word)
         texts += templates
@@ -112,8 +112,8 @@ class TextBank:
         self._lengths = tokens.argmax(dim=-1) + 1
         self._kept: List[Tensor] = []
         if int(self._lengths.sum()) * clip_model.embed_dim * 2 <= budget:
-            for rows in tqdm(torch.arange(len(tokens)).split(batch_size), desc="texts", unit="batch",
-                             disable=not is_main()):
+            batches = torch.arange(len(tokens)).split(batch_size)
+            for rows in bar("texts", "batch", len(batches), over=batches):
                 local = self._encode(rows).local_embeddings.half().cpu()
                 self._kept += [text[:length].clone() for text, length in zip(local, self._lengths[rows].tolist())]
 
@@ -159,7 +159,8 @@ class TaIDPTTraining:
         generator = torch.Generator().manual_seed(self.args.seed * 100_003 + epoch)
         total = 0.0
         rank, size = world()
-        for batch in torch.randperm(len(self), generator=generator).split(self.args.batch_size):
+        batches = torch.randperm(len(self), generator=generator).split(self.args.batch_size)
+        for batch in bar(f"epoch {epoch}", "batch", len(batches), over=batches, keep=False):
             rows = batch[batch % size == rank]
             loss = self._loss(rows) * (len(rows) / len(batch))
             self.optimizer.zero_grad()
@@ -209,7 +210,9 @@ def _score_images(test: EvaluationSet, model: DualPrompts, store: FeatureSource)
     class_embeddings = model(test.clip_model)
     data = FeatureSet([store], torch.zeros(len(store), 0))
     scores = torch.zeros(len(store), test.num_classes, device=test.device)
-    for batch in data.batches(test.args.encode_batch_size, device=test.device, world=world()):
+    batch_size = test.args.encode_batch_size
+    for batch in bar("scoring", "batch", data.num_batches(batch_size, world()), keep=False,
+                     over=data.batches(batch_size, device=test.device, world=world())):
         content = Content(batch.features.global_embeddings[:, 0], batch.features.patch_embeddings)
         scores[batch.rows[0]:batch.rows[-1] + 1] = class_scores(class_embeddings, content, test.args.image_scale).merged
     return sum_over_processes(scores).cpu()

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from datasets.files import DataError
+from datasets.progress import keep_quiet
 
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ def setup(name: Optional[str]) -> torch.device:
     """The device of this process, which joins the others where `torchrun` started it.
 
     With several GPUs each process takes its own. What others than the main process print to the standard output is
-    dropped; errors are not.
+    dropped, and so are their bars; errors are not.
 
     Args:
         name: `--device`.
@@ -65,6 +66,7 @@ def setup(name: Optional[str]) -> torch.device:
         # Decisions are exchanged over gloo also where gradients go over nccl: they must not wait for the GPU.
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
         if not is_main():
+            keep_quiet()
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
     return device
 

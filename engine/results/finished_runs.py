@@ -16,7 +16,7 @@ from engine.results.tables import NO_MAP, Statistic, weights_label
 
 PLACES = frozenset((
     "train_img_root", "train_split_file", "val_img_root", "val_split_file", "model_path", "activation", "caption_root",
-    "feature_root", "output_dir", "config", "resume", "overwrite", "unlabelled_test", "device", "num_workers",
+    "feature_root", "output_dir", "config", "resume", "overwrite", "logger", "unlabelled_test", "device", "num_workers",
     "encode_batch_size", "compile", "no_feature_store", "skip_unreadable", "resnet_weights", "zoom", "seed", "dataset",
     "method"))
 """Flags that say where and how a run was made, or which of several equal runs it is; not what was trained."""

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Counter as CounterType
 from typing import Iterator, List, Optional
 
-from tqdm import tqdm
-
 from datasets.files import DataError, PathLike
 from datasets.images import read_image
+from datasets.progress import bar, say_beside_bar
 from engine.command_line.method_flags import method_title
 from engine.features.frozen_clip import weights_name
 from engine.pictures.drawings import maps_figure, top_scores
@@ -66,7 +65,7 @@ def tag_photos(args: argparse.Namespace, trained: Optional[Checkpoint], folder: 
         if args.html:
             outputs.append(files.enter_context(html_page(args.html, run, args.link_thumbnails)))
         if not to_files:
-            outputs.append(lambda photo: tqdm.write((describe if in_full else one_line)(photo, run)))
+            outputs.append(lambda photo: say_beside_bar((describe if in_full else one_line)(photo, run)))
         if drawn:
             outputs.append(files.enter_context(maps_folder(folder, run, args.categories)))
         for photo in score_photos(paths, scorer, run, args):
@@ -83,14 +82,14 @@ def tag_photos(args: argparse.Namespace, trained: Optional[Checkpoint], folder: 
 def score_photos(paths: List[str], scorer: Scorer, run: TagRun, args: argparse.Namespace) -> Iterator[TaggedPhoto]:
     """The photos that can be read, in order, with their tags; the others are printed, and join `run.unreadable`."""
     batches = load_photos(paths, scorer.transform, scorer.batch_size, args.num_workers, bool(args.html))
-    with tqdm(total=len(paths), desc="tagging", unit="photo") as progress:
+    with bar("tagging", "photo", len(paths)) as progress:
         for batch in batches:
             results = {place: tags for places, images in batch.groups for place, tags in zip(places, scorer(images))}
             for place, photo in enumerate(batch.photos):
                 path = paths[photo.row]
                 if photo.fault:
                     run.unreadable.append((path, photo.fault))
-                    tqdm.write(printable(photo.fault))
+                    say_beside_bar(printable(photo.fault))
                 else:
                     yield run.add(path, results[place], photo.thumbnail)
                 progress.update()

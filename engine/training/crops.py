@@ -10,19 +10,15 @@ from typing import DefaultDict, List, Tuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from datasets.files import DataError
 from datasets.images import read_image
+from datasets.progress import bar, say
 from datasets.split_file import ImageList
 from engine.features.extraction import extract_features
 from engine.features.feature_set import AnySource, FeatureSet
-from engine.process.distributed import (
-    from_main,
-    gather,
-    is_main,
-    world,
-)
+from engine.process.distributed import from_main, gather, world
+from engine.process.stopwatch import Stopwatch
 from models.bac_gcn import BACGCN
 from models.encoder import FrozenEncoder
 from models.reso import INDEX_NAME, Crop, crop_targets, read_index, save_crop, small_regions, write_index
@@ -55,8 +51,8 @@ def mine_crops(model: BACGCN, store: AnySource, images: ImageList, targets: Tens
     mined: List[Tuple[int, Crop]] = []
     data = FeatureSet([store], targets)
     with ThreadPoolExecutor(max(1, args.num_workers)) as pool:
-        for batch in tqdm(data.batches(args.batch_size, device=device, world=world()), desc="ReSO crops", unit="batch",
-                          total=-(-len(data) // args.batch_size // world().size), disable=not is_main()):
+        for batch in bar("ReSO crops", "batch", data.num_batches(args.batch_size, world()),
+                         over=data.batches(args.batch_size, device=device, world=world())):
             maps = model.kernel(batch.features.patch_embeddings).maps
             positive = batch.targets[:, :num_classes] >= args.positive_threshold
             crops_of: DefaultDict[int, List[Crop]] = defaultdict(list)
@@ -72,16 +68,17 @@ def mine_crops(model: BACGCN, store: AnySource, images: ImageList, targets: Tens
 
 
 def extend_with_crops(model: BACGCN, data: FeatureSet, images: ImageList, encoder: FrozenEncoder, num_classes: int,
-                      folder: Path, args: argparse.Namespace, device: torch.device) -> FeatureSet:
-    """ReSO: the training set with the crops of its small objects behind it.
+                      folder: Path, args: argparse.Namespace, device: torch.device, watch: Stopwatch) -> FeatureSet:
+    """ReSO: the training set with the crops of its small objects behind it; `watch` counts the two parts of the work.
 
     Crops that `folder` holds already (from before a stop) are used as they are.
     """
     store = data.stores[0]
-    crops = read_index(folder) if from_main((folder / INDEX_NAME).exists) else mine_crops(
-        model, store, images, data.targets, num_classes, encoder.resolution, args, device, folder)
-    print(f"ReSO: {len(crops)} small regions in {len({crop.image_id for crop in crops})} of {len(images)} images, "
-          f"crops in {folder}")
+    with watch.part("mining"):
+        crops = read_index(folder) if from_main((folder / INDEX_NAME).exists) else mine_crops(
+            model, store, images, data.targets, num_classes, encoder.resolution, args, device, folder)
+    say(f"ReSO: {len(crops)} small regions in {len({crop.image_id for crop in crops})} of {len(images)} images, "
+        f"crops in {folder}")
     if not crops:
         return data
     row_of = {image_id: row for row, image_id in enumerate(images.image_ids)}
@@ -91,5 +88,6 @@ def extend_with_crops(model: BACGCN, data: FeatureSet, images: ImageList, encode
                            torch.tensor([crop.category for crop in crops]), num_classes, args.crop_labels,
                            args.positive_threshold)
     crop_images = ImageList(folder, [crop.file for crop in crops], images.transform)
-    crop_store = extract_features(encoder, crop_images, "crops", args)
+    with watch.part("encoding"):
+        crop_store = extract_features(encoder, crop_images, "crops", args)
     return FeatureSet([store, crop_store], torch.cat([data.targets, targets]), images.image_ids + crop_images.image_ids)

@@ -3,18 +3,15 @@ from __future__ import annotations
 
 import argparse
 import signal
-from typing import List, Tuple
+from typing import List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor
 
 from datasets.files import DataError
+from datasets.progress import bar
 from engine.features.feature_set import FeatureSet
-from engine.process.distributed import (
-    any_process,
-    sum_gradients,
-    world,
-)
+from engine.process.distributed import any_process, sum_gradients, world
 from engine.process.signals import held_signals
 from engine.training.checkpoint import Progress
 from engine.training.prediction import model_inputs
@@ -24,9 +21,18 @@ from models.losses import pseudo_label_loss
 from models.optimizer import set_learning_rate
 
 
+class Trained(NamedTuple):
+    """What came of an epoch."""
+
+    loss: float
+    """Its mean loss."""
+    images: int
+    """Those trained on by this process and its peers: fewer than the set holds where a stopped epoch went on."""
+
+
 def train_one_epoch(model: BACGCN, data: FeatureSet, optimizer: torch.optim.Optimizer, args: argparse.Namespace,
-                    device: torch.device, run: Run) -> float:
-    """One pass over the training set, or the rest of it where the run stopped within the epoch; the mean loss.
+                    device: torch.device, run: Run) -> Trained:
+    """One pass over the training set, or the rest of it where the run stopped within the epoch.
 
     The order depends on the seed and the epoch alone. A stop signal waits for the end of its batch; then the run is
     saved and stops. So it is every minute, without the stop.
@@ -41,7 +47,8 @@ def train_one_epoch(model: BACGCN, data: FeatureSet, optimizer: torch.optim.Opti
     interval = 1 if device.type == "cpu" else CHECK_BATCHES
     last = -(-len(data) // args.batch_size)
     stopping = False
-    with held_signals() as received:
+    before = min(done * args.batch_size, len(data))
+    with held_signals() as received, bar(f"epoch {run.next_epoch}", "image", len(data), before, keep=False) as shown:
         for batch in data.batches(args.batch_size, generator, done, device, world()):
             inputs = model_inputs(batch.features, not args.no_masked_globals, device)
             loss = batch.share * pseudo_label_loss(model(*inputs).logits, batch.targets, args.loss)
@@ -51,6 +58,7 @@ def train_one_epoch(model: BACGCN, data: FeatureSet, optimizer: torch.optim.Opti
             loss = sum_gradients(model.parameters(), loss)
             optimizer.step()
             done, total = done + 1, total + loss * len(batch.whole)
+            shown.update(len(batch.whole))
             unchecked.append((batch.whole, loss))
             stopping = any_process(bool(received))
             if stopping:
@@ -66,7 +74,7 @@ def train_one_epoch(model: BACGCN, data: FeatureSet, optimizer: torch.optim.Opti
                 received.append(signal.SIGTERM)
             _check_finite(model, unchecked, data, run.next_epoch)
             run.save_within_epoch(Progress(done, total.cpu()), model, optimizer)
-    return float(total) / len(data)
+    return Trained(float(total) / len(data), len(data) - before)
 
 
 CHECK_BATCHES = 16

@@ -6,6 +6,7 @@ import argparse
 import torch
 from torch import Tensor
 
+from datasets.progress import bar
 from engine.features.feature_set import FeatureSet
 from engine.process.distributed import sum_over_processes, world
 from models.bac_gcn import BACGCN
@@ -34,7 +35,8 @@ def predict(model: BACGCN, data: FeatureSet, args: argparse.Namespace, device: t
     """Final logits of all images in order, (n, O), on the CPU."""
     model.eval()
     logits = torch.zeros(len(data), len(model.bias), device=device)
-    for batch in data.batches(args.batch_size, device=device, world=world()):
+    for batch in bar("scoring", "batch", data.num_batches(args.batch_size, world()), keep=False,
+                     over=data.batches(args.batch_size, device=device, world=world())):
         inputs = model_inputs(batch.features, not args.no_masked_globals, device)
         logits[batch.rows[0]:batch.rows[-1] + 1] = model(*inputs).logits
     return sum_over_processes(logits).cpu()

@@ -1,4 +1,4 @@
-"""The output folder of a run: config.json, log.txt, checkpoints, TensorBoard events; and going on after a stop."""
+"""The output folder of a run: config.json, log.txt, checkpoints, what a logger keeps; and going on after a stop."""
 from __future__ import annotations
 
 import argparse
@@ -10,21 +10,22 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from datasets.files import DataError, atomic_write, shorten, write_json
+from datasets.progress import say
 from datasets.registry import DatasetSpec
 from engine.command_line.method_flags import method_title
 from engine.features.frozen_clip import weights_name
 from engine.process.distributed import barrier, from_main, is_main
+from engine.process.metric_loggers import FOLDERS, LOGGERS, MetricLogger, Nowhere
+from engine.process.stopwatch import describe_timing
 from engine.results.tables import results_table
 from engine.training.checkpoint import Progress, load_checkpoint, load_optimizer, load_weights
 from engine.training.provenance import write_config
 
 _FREE_FLAGS = frozenset((
     "output_dir", "config", "resume", "overwrite", "unlabelled_test", "epochs", "device", "num_workers", "feature_root",
-    "no_feature_store", "skip_unreadable", "zoom",
-    "activation"))
+    "no_feature_store", "skip_unreadable", "zoom", "logger", "activation"))
 """Flags that may differ between the parts of one run: they do not change what an epoch computes."""
 
 _DATA_FLAGS = frozenset((
@@ -62,7 +63,7 @@ class Run:
         self.history: List[Dict[str, float]] = []
         self.result: Dict[str, Any] = {}
         self.progress = Progress()
-        self.writer: Optional[SummaryWriter] = None
+        self._logger: MetricLogger = Nowhere()
         self._source = self._find_source(args.resume)
         self._checkpoint = self._read_source()
         self._best_before = self._find_best()
@@ -74,7 +75,8 @@ class Run:
     def _remove_results(self) -> None:
         for name in _RESULT_FILES:
             (self.folder / name).unlink(missing_ok=True)
-        shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
+        for name in FOLDERS:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     @property
     def _goes_on_here(self) -> bool:
@@ -96,8 +98,7 @@ class Run:
         write_config(self.folder, {"args": self.args, "categories": self.categories, **self.facts}, self._source, epoch,
                      finished)
         if not finished:
-            self.writer = SummaryWriter(str(self.folder / "tensorboard"),
-                                        purge_step=epoch + 1 if self._checkpoint else None)
+            self._logger = LOGGERS[self.args["logger"]](self.folder, self.args, epoch)
 
     def _find_source(self, resume: Optional[str]) -> Optional[Path]:
         """The checkpoint to go on from. Once a run that was started by --resume has its own, it goes on from that."""
@@ -176,7 +177,7 @@ class Run:
         if self.next_epoch + (self.progress.batches > 0) > self.args["reso_epoch"]:
             from_main(self._take_over_crops)
         within = f" and {self.progress.batches} batches" if self.progress.batches else ""
-        print(f"{self.folder}: going on after epoch {len(self.history)}{within}")
+        say(f"{self.folder}: going on after epoch {len(self.history)}{within}")
 
     def _take_over_crops(self) -> None:
         if self._source is None:
@@ -228,19 +229,21 @@ class Run:
 
     def finish_epoch(self, record: Dict[str, float], timing: Dict[str, float], model: torch.nn.Module,
                      optimizer: torch.optim.Optimizer) -> None:
-        """Save the epoch: checkpoints, a line of log.txt, TensorBoard events, a line on the screen."""
+        """Save the epoch: checkpoints, a line of log.txt, what `--logger` keeps, a line on the screen.
+
+        Args:
+            record: its number, loss, images and metrics, the same however often the run was stopped.
+            timing: of `Stopwatch`.
+        """
         self.history.append(record)
         self.progress = Progress()
         is_best = "mAP" in record and self.best is record
         self._save(("best.pth", "checkpoint.pth")[not is_best:], self.progress, model, optimizer)
-        if self.writer:
+        if is_main():
             self._write_log({**record, **timing})
-            for name, value in {**record, **timing}.items():
-                self.writer.add_scalar(name, value, record["epoch"])
-            self.writer.flush()
+            self._logger.log(len(self.history), {**record, **timing})
         measured = "".join(f"{name} {record[name]:.2f}  " for name in ("mAP", "pseudo_mAP") if name in record)
-        print(f"epoch {record['epoch']:2d}  loss {record['loss']:.4f}  {measured}"
-              f"{timing['seconds']:.1f} s  {timing['images_per_second']:.0f} images/s", flush=True)
+        say(f"epoch {record['epoch']:2d}  loss {record['loss']:.4f}  {measured}{describe_timing(timing)}")
 
     def finish(self, spec: DatasetSpec, zero_shot: Optional[float], zoomed: Optional[float] = None,
                clip_name: str = "") -> None:
@@ -264,8 +267,7 @@ class Run:
         self.result = result
         if is_main():
             write_json(self.folder / "result.json", result, indent=1)
-        if self.writer:
-            self.writer.close()
+        self._logger.close()
         barrier()  # from here on all processes find the folder finished
         print(results_table(spec, result))
         print(f"everything is in {self.folder}")

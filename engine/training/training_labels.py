@@ -12,6 +12,7 @@ from datasets.captions.io import find_captions
 from datasets.captions.labels import unnamed_classes
 from datasets.captions.pseudo_labels import LABELS_FILE, load_counts, load_targets
 from datasets.files import DataError
+from datasets.progress import say
 from datasets.registry import DatasetSpec, how_to_caption
 from engine.process.distributed import is_main, main_first
 from models.graph import caption_graph
@@ -46,7 +47,7 @@ def label_folder(args: argparse.Namespace, spec: DatasetSpec) -> Path:
     made = Path(args.output_dir) / "caption"
     with main_first():
         if not (made / spec.name / LABELS_FILE).exists():
-            print(f"filtering the captions of {args.caption_root} into {made}")
+            say(f"filtering the captions of {args.caption_root} into {made}")
             filter_captions(spec, args.caption_root, made)
     return made / spec.name
 

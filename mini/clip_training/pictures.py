@@ -7,8 +7,8 @@ from typing import List, NamedTuple, Tuple
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
+from datasets.progress import bar
 from mini.portraits import render_portrait
 from mini.scenes import render_scene, scene_rng
 from mini.simulated_captioner import portrait_caption, web_caption
@@ -52,7 +52,7 @@ def render_pool(seed: int, num_scenes: int, num_portraits: int = 0, workers: int
         for what, render, count in (("scenes", _render_scene, num_scenes),
                                     ("portraits", _render_portrait, num_portraits)):
             pictures = processes.imap(render, [(seed, index) for index in range(count)], chunksize=16)
-            for image, texts in tqdm(pictures, total=count, desc=f"rendering {what}", unit="img"):
+            for image, texts in bar(f"rendering {what}", "image", count, over=pictures):
                 pixels[len(captions)] = image
                 captions.append(texts)
     return Pool(pixels, captions)

@@ -4,9 +4,9 @@ from __future__ import annotations
 from typing import Callable, List, Optional, Sequence, TypeVar
 
 import torch
-from tqdm import tqdm
 
 from datasets.files import DataError
+from datasets.progress import say_beside_bar
 
 Item = TypeVar("Item")
 
@@ -44,7 +44,7 @@ class HalvingBatches:
                 raise DataError(f"out of memory with 1 {self.unit} at a time; take a smaller --model_type or a lower "
                                 "--precision, or free the device")
             self.limit = len(part) // 2
-            tqdm.write(f"Out of memory with {len(part)} {self.unit}s at a time; going on with {self.limit}")
+            say_beside_bar(f"Out of memory with {len(part)} {self.unit}s at a time; going on with {self.limit}")
         return results
 
 

@@ -5,8 +5,10 @@ import argparse
 import copy
 import json
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Sequence
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from engine.features.feature_set import FeatureSet
 from engine.features.feature_store import PackedFeatures
 from engine.training import epoch as training
 from engine.training.build_model import build_model
+from engine.training.checkpoint import Progress
 from engine.training.epoch import train_one_epoch
 from engine.training.prediction import calibrate, predict
 from engine.training.run import Run
@@ -64,7 +67,7 @@ def train_two_epochs(args: argparse.Namespace, data: FeatureSet, graph: Tensor, 
     optimizer = torch.optim.AdamW(model.parameters(), args.lr, weight_decay=args.weight_decay)
     run = Run(args, [], {"weights_sha256": ""})
     for epoch in (1, 2):
-        loss = train_one_epoch(model, data, optimizer, args, CPU, run)
+        loss = train_one_epoch(model, data, optimizer, args, CPU, run).loss
         metrics = summarise(predict(model, data, args, CPU)[:, :num_classes], data.targets[:, :num_classes].round())
         run.finish_epoch({"epoch": epoch, "loss": loss, **metrics}, {"seconds": 1, "images_per_second": 1}, model,
                          optimizer)
@@ -99,6 +102,21 @@ def test_degenerate_data_trains(tmp_path, rows, targets, given, loss):
     moved = train_two_epochs(flags(tmp_path, *given, "--loss", loss), data, caption_graph(counts, pairs), num_classes=3)
     no_pair_to_rank = loss == "ranking" and targets in ("empty", "full")
     assert moved != no_pair_to_rank
+
+
+def test_a_resumed_epoch_counts_what_it_trains_on_itself(tmp_path, monkeypatch):
+    args = flags(tmp_path, "--batch_size", "4")
+    data = FeatureSet([Features(10)], torch.rand(10, 4))
+    model = build_model(args, torch.randn(4, DIM), torch.eye(4), 3)
+    optimizer = torch.optim.AdamW(model.parameters(), args.lr)
+    run = Run(args, [], {"weights_sha256": ""})
+    bars = []
+    monkeypatch.setattr(training, "bar", lambda *words, **others: bars.append(words) or nullcontext(Mock()))
+    run.progress = Progress(batches=2)
+    assert train_one_epoch(model, data, optimizer, args, CPU, run).images == 2
+    run.progress = Progress()
+    assert train_one_epoch(model, data, optimizer, args, CPU, run).images == 10
+    assert bars == [("epoch 1", "image", 10, 8), ("epoch 1", "image", 10, 0)]
 
 
 def test_one_class_without_backgrounds_trains(tmp_path):

@@ -49,8 +49,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 
 def log(folder: Path):
-    timing = {"seconds", "images_per_second"}
-    return [{key: value for key, value in json.loads(line).items() if key not in timing}
+    return [{key: value for key, value in json.loads(line).items() if "second" not in key}
             for line in (folder / "log.txt").read_text().splitlines()]
 
 
@@ -62,7 +61,9 @@ def finished(tiny_world, tmp_path_factory) -> Path:
 def test_run_leaves_every_output(finished):
     records = [json.loads(line) for line in (finished / "log.txt").read_text().splitlines()]
     assert [record["epoch"] for record in records] == [1, 2, 3, 4]
-    assert {"loss", "mAP", "seconds", "images_per_second", "OF1", "CF1"} <= set(records[0])
+    assert {"loss", "mAP", "seconds", "images_per_second", "evaluation_seconds", "OF1", "CF1"} <= set(records[0])
+    assert ["mining_seconds" in record and "encoding_seconds" in record for record in records] == [
+        False, False, True, False], "crops are cut and encoded before the third epoch"
     config = json.loads((finished / "config.json").read_text())
     assert config["args"]["k"] == 4 and re.fullmatch(r"[0-9a-f]{40}(-dirty)?", config["git_revision"])
     assert len(config["weights_sha256"]) == 64
@@ -107,6 +108,17 @@ def test_run_goes_on_where_it_stopped(tiny_world, finished, tmp_path, stopped_af
     train(tiny_world, folder)
     assert log(folder) == log(finished)
     assert_same_weights(folder, finished)
+
+
+def test_quiet_leaves_out_all_but_the_results(tiny_world, tmp_path, capsys, speaking):
+    train(tiny_world, tmp_path / "loud", "--epochs", 1)
+    loud = capsys.readouterr()
+    assert "epoch  1  loss" in loud.out
+    train(tiny_world, tmp_path / "quiet", "--epochs", 1, "--quiet")
+    quiet = capsys.readouterr()
+    results = loud.out[loud.out.index("epoch  1"):].replace("loud", "quiet").splitlines()[1:]
+    assert quiet.out.splitlines() == results and len(results) > 3 and "%" not in quiet.err
+    assert "quiet" not in json.loads((tmp_path / "quiet" / "config.json").read_text())["args"]
 
 
 def test_resume_from_another_folder(tiny_world, finished, tmp_path):

@@ -1,0 +1,59 @@
+"""What a program says while it works, in lines and bars: the one place that decides whether and how.
+
+`--quiet` leaves all of it out, and of several processes the main one alone speaks. Results and errors are printed as
+they are, not from here.
+"""
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Iterable, Optional
+
+from tqdm import tqdm
+
+_LOGGER = "bac_gcn"
+"""Whether this process speaks is kept where Python keeps such things: in the logger of this name."""
+
+DELAY = 1.0
+"""Seconds of work before a bar shows."""
+
+FILE_SECONDS = 10.0
+"""Between two states of a bar that goes to a file or a pipe, which keeps all of them."""
+
+
+def keep_quiet() -> None:
+    """From here on this process says nothing of its progress."""
+    logging.getLogger(_LOGGER).disabled = True
+
+
+def is_quiet() -> bool:
+    """Whether `keep_quiet` was called."""
+    return logging.getLogger(_LOGGER).disabled
+
+
+def say(line: str) -> None:
+    """Print a line of progress."""
+    if not is_quiet():
+        print(line, flush=True)
+
+
+def bar(what: str, unit: str, total: int, done: int = 0, over: Optional[Iterable[Any]] = None,
+        keep: bool = True) -> tqdm:
+    """A bar with the time that is left, on the standard error; a context that is told of steps by `update`.
+
+    Args:
+        what: the work, as a few words.
+        unit: of what is counted.
+        total: how many there are.
+        done: how many of them were done before, by a run that was stopped. The rate and the time left are without them.
+        over: what to step through, where the bar is to count by itself.
+        keep: leave the bar there when all is done. Those that come again in every epoch go.
+    """
+    terminal = sys.stderr.isatty()
+    return tqdm(over, what, total, keep, unit=unit, initial=done, delay=DELAY, dynamic_ncols=terminal,
+                mininterval=0.1 if terminal else FILE_SECONDS, disable=is_quiet())
+
+
+def say_beside_bar(line: str) -> None:
+    """Print a line of results while a bar may be on the screen."""
+    tqdm.write(line)

@@ -1,0 +1,54 @@
+"""Bars and lines of progress: shown, resumed, and left out."""
+from __future__ import annotations
+
+import pytest
+
+from datasets import progress
+from datasets.flag_parser import FlagParser
+from datasets.progress import bar, keep_quiet, say, say_beside_bar
+
+
+@pytest.fixture(autouse=True)
+def at_once(speaking, monkeypatch):
+    monkeypatch.setattr(progress, "DELAY", 0)
+    monkeypatch.setattr(progress, "FILE_SECONDS", 0)
+
+
+def test_a_bar_goes_on_from_where_the_work_was(capsys):
+    with bar("scoring", "image", 100, done=40) as shown:
+        shown.update(10)
+        counted = shown.format_dict
+    assert "scoring: 100%" not in capsys.readouterr().err
+    assert (counted["n"], counted["initial"], counted["total"]) == (50, 40, 100), "the rate is that of ten images"
+
+
+def test_a_bar_counts_what_it_steps_through(capsys):
+    assert list(bar("texts", "batch", 3, over=iter("abc"))) == ["a", "b", "c"]
+    error = capsys.readouterr().err
+    assert "texts: 100%" in error and "3/3" in error and "<" in error, "with the time that is left"
+
+
+def test_quiet_work_is_the_same(capsys):
+    keep_quiet()
+    assert list(bar("texts", "batch", 3, over=iter("abc"))) == ["a", "b", "c"]
+    with bar("scoring", "image", 100) as shown:
+        shown.update(10)
+    say("epoch 1")
+    assert capsys.readouterr() == ("", "")
+    say_beside_bar("a result")
+    assert capsys.readouterr().out == "a result\n"
+
+
+def test_a_bar_in_a_file_is_short(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "DELAY", 1)
+    monkeypatch.setattr(progress, "FILE_SECONDS", 10)
+    assert len(list(bar("texts", "batch", 3000, over=range(3000)))) == 3000
+    assert capsys.readouterr().err == "", "nothing that takes less than a second"
+
+
+def test_every_parser_knows_quiet(capsys):
+    parser = FlagParser("words")
+    parser.add_argument("--number", type=int, default=1)
+    assert vars(parser.parse_args(["--quiet", "--number", "2"])) == {"number": 2} and parser.typed(["--quiet"]) == set()
+    say("a line")
+    assert capsys.readouterr().out == ""
