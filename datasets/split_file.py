@@ -1,5 +1,7 @@
 """Split files (one image a line, `image_id class class ...`) and the images that they name.
 
+An id with spaces stands in double quotes: `"my trip/IMG 3" 0 7`.
+
 Labels and images are read by different functions on purpose: training takes `read_image_ids` and `ImageList`, which
 never see a label; evaluation takes `read_split_file`.
 """
@@ -86,7 +88,8 @@ def write_split_file(path: PathLike, split: Split) -> None:
         raise DataError(f"{path}: image id {shorten(image_id)} comes twice; the original lists name it twice")
     with atomic_write(path) as file:
         for image_id, classes in zip(split.image_ids, split.labels):
-            file.write(" ".join([image_id, *map(str, classes)]) + "\n")
+            written = f'"{image_id}"' if " " in image_id else image_id
+            file.write(" ".join([written, *map(str, classes)]) + "\n")
 
 
 def _read_lines(path: PathLike) -> Iterator[Tuple[int, str, str]]:
@@ -94,8 +97,8 @@ def _read_lines(path: PathLike) -> Iterator[Tuple[int, str, str]]:
     advice = f"Build it with `{_build_command(path)}`"
     first_line: Dict[str, int] = {}
     for number, line in read_lines(path, missing=advice):
-        image_id, _, rest = line.replace("\t", " ").partition(" ")
         where = f"{path}:{number}"
+        image_id, rest = _split_id(where, line.replace("\t", " "))
         check_image_id(where, image_id)
         if image_id in first_line:
             raise DataError(f"{where}: image id {shorten(image_id)} stands on line {first_line[image_id]} already; "
@@ -106,6 +109,17 @@ def _read_lines(path: PathLike) -> Iterator[Tuple[int, str, str]]:
         raise DataError(f"{path}: the file names no image. {advice}")
 
 
+def _split_id(where: str, line: str) -> Tuple[str, str]:
+    """The id at the start of a line, and what follows it."""
+    if not line.startswith('"'):
+        image_id, _, rest = line.partition(" ")
+        return image_id, rest
+    image_id, closing, rest = line[1:].partition('"')
+    if not closing or rest[:1].strip():
+        raise DataError(f'{where}: an id in double quotes ends at the next one; write "my photo" 0 7')
+    return image_id, rest
+
+
 def _parse_labels(where: str, image_id: str, rest: str, num_classes: int) -> List[int]:
     labels: Dict[int, None] = {}  # a set that keeps the order
     for field in rest.split(" "):
@@ -113,7 +127,7 @@ def _parse_labels(where: str, image_id: str, rest: str, num_classes: int) -> Lis
             continue
         if not _INTEGER.fullmatch(field):
             raise DataError(f"{where}: {shorten(field)} after image id {shorten(image_id)} is no class number "
-                            "(an id ends at the first space, so rename images with spaces in their names)")
+                            "(an id ends at the first space; put one that holds spaces in double quotes)")
         label = int(field)
         if not 0 <= label < num_classes:
             raise DataError(f"{where}: class {label} of image {shorten(image_id)} is not one of 0 to "
@@ -132,8 +146,10 @@ def check_image_id(where: str, image_id: str) -> None:
     Raises:
         DataError: with the reason.
     """
-    if not image_id or re.search(r"[\x00-\x20\x7f\ud800-\udfff]", image_id):
-        fault = "is empty or holds a space or a control character; rename the image"
+    if not image_id or re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", image_id):
+        fault = "is empty or holds a control character; rename the image"
+    elif image_id != image_id.strip(" ") or image_id.startswith('"') or (" " in image_id and '"' in image_id):
+        fault = "begins or ends with a space, or holds a double quote; rename the image"
     elif "\\" in image_id:
         fault = "holds a backslash; write folders with a forward slash"
     elif image_id.startswith("/") or re.match("[A-Za-z]:", image_id) or ".." in image_id.split("/"):

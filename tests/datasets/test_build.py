@@ -248,7 +248,7 @@ def test_bad_coco_files_are_refused(tmp_path: Path, content: Any, words: str) ->
     assert str(caught.value).startswith(str(path)) and words in str(caught.value)
 
 
-@pytest.mark.parametrize("file_name", ["../../evil.jpg", "/evil.jpg", "a b.jpg", "\ud800.jpg", "a\nb.jpg", ""])
+@pytest.mark.parametrize("file_name", ["../../evil.jpg", "/evil.jpg", "\ud800.jpg", "a\nb.jpg", ""])
 def test_coco_file_names_must_be_ids(tmp_path: Path, capsys: pytest.CaptureFixture, file_name: str) -> None:
     content = broken(images=[{"id": 9, "file_name": file_name}])
     put(tmp_path / "annotations/instances_train2014.json", json.dumps(content))
@@ -321,8 +321,8 @@ def test_nuswide_faults_name_file_and_line(tmp_path: Path) -> None:
     column.unlink()
     with pytest.raises(DataError, match=r"Labels_zebra_Train.txt: no such file"):
         read_nuswide(tmp_path)
-    with pytest.raises(DataError, match=r"list.txt:2: .*space"):
-        read_nus_list(put(tmp_path / "list.txt", "a\\b.jpg\n\na b.jpg\n".replace("\n\n", "\n")))
+    with pytest.raises(DataError, match=r"list.txt:2: .*control"):
+        read_nus_list(put(tmp_path / "list.txt", "a\\b.jpg\na\tb.jpg\n"))
     with pytest.raises(DataError, match="empty"):
         read_nus_list(put(tmp_path / "list.txt", "\n"))
 
