@@ -13,12 +13,11 @@ from torch import Tensor
 from clip.model import CLIP
 from datasets.captions.pseudo_labels import load_counts
 from datasets.files import DataError, PathLike, atomic_write, read_lines, shorten
-from datasets.names import prompt_name
 from datasets.registry import DatasetSpec
 from engine.evaluation.evaluation_set import EvaluationSet
 from engine.features.extraction import extract_features
 from engine.features.frozen_clip import weights_digest
-from engine.features.text_embeddings import encode_categories
+from engine.features.text_embeddings import encode_words
 from engine.process.distributed import is_main
 from engine.training.training_labels import label_folder
 from models.baselines.sparc import (
@@ -42,19 +41,20 @@ class Sparc:
 
     Args:
         clip_model: the frozen CLIP.
-        classes: C names.
+        spec: the dataset, with C classes and the words that stand for them in a prompt.
         compounds: the classes that each compound prompt names.
         prompts: of the single prompts' ensemble; compounds and the scale of an image take the single template.
     """
 
-    def __init__(self, clip_model: CLIP, classes: Sequence[str], compounds: Sequence[Compound], prompts: str) -> None:
-        self.classes = list(classes)
+    def __init__(self, clip_model: CLIP, spec: DatasetSpec, compounds: Sequence[Compound], prompts: str) -> None:
+        self.classes = list(spec.classes)
+        self.words = spec.prompt_names(spec.classes)
         self.compounds = list(compounds)
         self.prompts = prompts
         self.weights = weights_digest(clip_model)
-        named = [join_names([prompt_name(classes[index]) for index in compound]) for compound in compounds]
-        self._texts = [encode_categories(clip_model, classes, prompts), encode_categories(clip_model, classes),
-                       encode_categories(clip_model, named) if named else torch.zeros(0, clip_model.embed_dim)]
+        named = [join_names([self.words[index] for index in compound]) for compound in compounds]
+        self._texts = [encode_words(clip_model, self.words, prompts), encode_words(clip_model, self.words),
+                       encode_words(clip_model, named) if named else torch.zeros(0, clip_model.embed_dim)]
 
     def cosines(self, global_embeddings: Tensor) -> Cosines:
         """Cosines of images to all prompts, from their (n, D) global embeddings."""
@@ -68,15 +68,15 @@ class Sparc:
     def save(self, path: PathLike, statistics: Statistics) -> None:
         """Keep statistics, and what they belong to."""
         with atomic_write(path, "wb") as file:
-            np.savez(file, **statistics._asdict(), classes=self.classes, prompts=self.prompts, weights=self.weights,
-                     compounds=[" ".join(map(str, compound)) for compound in self.compounds])
+            np.savez(file, **statistics._asdict(), classes=self.classes, words=self.words, prompts=self.prompts,
+                     weights=self.weights, compounds=[" ".join(map(str, compound)) for compound in self.compounds])
 
 
-def load_sparc(path: PathLike, clip_model: CLIP, classes: Sequence[str]) -> Tuple[Sparc, Statistics]:
+def load_sparc(path: PathLike, clip_model: CLIP, spec: DatasetSpec) -> Tuple[Sparc, Statistics]:
     """The prompts and the statistics that `Sparc.save` kept.
 
     Raises:
-        DataError: the file is missing or damaged, or of other classes or CLIP weights.
+        DataError: the file is missing or damaged, or of other classes, other words for them or other CLIP weights.
     """
     try:
         with np.load(path, allow_pickle=False) as kept:
@@ -90,11 +90,13 @@ def load_sparc(path: PathLike, clip_model: CLIP, classes: Sequence[str]) -> Tupl
     except Exception as error:  # a damaged archive fails in many ways
         raise DataError(f"{path}: not the statistics of SPARC ({type(error).__name__}); make them again with "
                         "`eval.py --method sparc`") from None
-    if found != list(classes):
-        raise DataError(f"{path}: statistics of {len(found)} other classes; choose their --dataset")
-    if weights != weights_digest(clip_model):
+    sparc = Sparc(clip_model, spec, compounds, prompts) if found == list(spec.classes) else None
+    if sparc is None or arrays.get("words", np.array(sparc.words)).tolist() != sparc.words:
+        raise DataError(f"{path}: statistics of {len(found)} classes with other names or prompt_words; choose their "
+                        "--dataset, or make them again")
+    if weights != sparc.weights:
         raise DataError(f"{path}: statistics of other CLIP weights than --model_path; make them again")
-    return Sparc(clip_model, classes, compounds, prompts), statistics
+    return sparc, statistics
 
 
 def _check_shapes(statistics: Statistics, compounds: Sequence[Compound], num_classes: int) -> None:
@@ -108,12 +110,12 @@ def _check_shapes(statistics: Statistics, compounds: Sequence[Compound], num_cla
 
 def sparc_test_scores(test: EvaluationSet) -> Tensor:
     """Scores of the test images, (n, C), by their own statistics, which are kept, or by those of `--statistics`."""
-    args, classes = test.args, test.spec.classes
+    args = test.args
     embeddings = extract_features(test.encoder, test.images, "test", args).plain_globals()
     if args.statistics:
-        sparc, statistics = load_sparc(args.statistics, test.clip_model, classes)
+        sparc, statistics = load_sparc(args.statistics, test.clip_model, test.spec)
         return sparc.scores(embeddings, statistics)
-    sparc = Sparc(test.clip_model, classes, find_compounds(args, test.spec), args.prompts)
+    sparc = Sparc(test.clip_model, test.spec, find_compounds(args, test.spec), args.prompts)
     statistics = estimate(sparc.cosines(embeddings), sparc.compounds)
     if is_main():
         sparc.save(Path(args.output_dir) / STATISTICS_FILE, statistics)

@@ -3,23 +3,23 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, Callable, Container, Dict, Iterator, List, Optional, Sequence
 from typing import Counter as CounterType
-from typing import Iterator, List, Optional
 
 from datasets.files import DataError, PathLike
 from datasets.images import read_image
 from datasets.progress import bar, say_beside_bar
 from engine.command_line.method_flags import method_title
-from engine.features.frozen_clip import weights_name
+from engine.features.frozen_clip import weights_digest, weights_name
 from engine.pictures.drawings import maps_figure, top_scores
 from engine.pictures.figure_data import SHOWN_BACKGROUNDS, map_photo, save
 from engine.results.tables import format_table
 from engine.tagging.photo_files import find_photos, printable
 from engine.tagging.photo_loader import load_photos
 from engine.tagging.scorers import Scorer, check_scorer, load_scorer
-from engine.tagging.tag_files import AddPhoto, csv_file, json_file
+from engine.tagging.tag_files import TagFile, csv_file, json_file
+from engine.tagging.tag_journal import TagJournal, stamp
 from engine.tagging.tag_page import html_page
 from engine.tagging.tagged_photo import TaggedPhoto, TagRun, tag_threshold
 from engine.training.checkpoint import Checkpoint
@@ -29,6 +29,9 @@ FEW = 10
 
 LISTED = 10
 """Classes whose scores are printed for a photo."""
+
+_NOT_IN_TAGS = ("image", "num_workers", "device", "encode_batch_size")
+"""Flags that a stopped run may change."""
 
 
 def tag_photos(args: argparse.Namespace, trained: Optional[Checkpoint], folder: PathLike) -> None:
@@ -56,42 +59,84 @@ def tag_photos(args: argparse.Namespace, trained: Optional[Checkpoint], folder: 
     weights = weights_name(args.model_path)
     run = TagRun(f"{method_title(args, weights)}, {weights}", scorer.categories, scorer.num_classes,
                  tag_threshold(args, trained))
-    with ExitStack() as files:
-        outputs: List[AddPhoto] = []
-        if args.csv:
-            outputs.append(files.enter_context(csv_file(args.csv, run)))
-        if args.json:
-            outputs.append(files.enter_context(json_file(args.json, run)))
-        if args.html:
-            outputs.append(files.enter_context(html_page(args.html, run, args.link_thumbnails)))
-        if not to_files:
-            outputs.append(lambda photo: say_beside_bar((describe if in_full else one_line)(photo, run)))
-        if drawn:
-            outputs.append(files.enter_context(maps_folder(folder, run, args.categories)))
-        for photo in score_photos(paths, scorer, run, args):
-            for add in outputs:
-                add(photo)
-        if not run.num_photos:
-            raise DataError(f"none of {len(paths):,} photos can be read (listed above), so nothing is written")
+    draw = map_drawer(folder, paths, run, args.categories) if drawn else _ignore
+    if to_files:
+        write_tag_files(tag_files(args, run), paths, scorer, run, args, draw)
+        return
+    for photo in score_photos(paths, scorer, run, args):
+        say_beside_bar((describe if in_full else one_line)(photo, run))
+        draw(photo)
+    _report_unreadable(paths, run)
+
+
+def tag_files(args: argparse.Namespace, run: TagRun) -> List[TagFile]:
+    """The files that `--csv`, `--json` and `--html` name."""
+    files = []
+    if args.csv:
+        files.append(csv_file(args.csv, run))
+    if args.json:
+        files.append(json_file(args.json, run))
+    if args.html:
+        files.append(html_page(args.html, run, args.link_thumbnails))
+    return files
+
+
+def write_tag_files(files: Sequence[TagFile], paths: List[str], scorer: Scorer, run: TagRun, args: argparse.Namespace,
+                    draw: Callable[[TaggedPhoto], None]) -> None:
+    """Score the photos that the journal beside the first file lacks, then write all files and remove the journal."""
+    journal = TagJournal(f"{files[0].path}.journal", _settings(args, scorer, run))
+    if journal.dropped:
+        print(f"{journal.path}: made with other flags, words or weights; starting over")
+    finished = False
+    try:
+        for photo in score_photos(paths, scorer, run, args, journal):
+            draw(photo)
+            journal.add(photo.path, [file.entry(photo) for file in files])
+        finished = len(run.unreadable) == len(paths)
+        _report_unreadable(paths, run)
+        for number, file in enumerate(files):
+            file.write(journal.entries(paths, number))
+        finished = True
+    finally:
+        journal.close(remove=finished)
+    count = len(paths) - len(run.unreadable)
+    for file in files:
+        print(f"{file.path}: {count:,} photos, {Path(file.path).stat().st_size / 2**20:.1f} MiB")
+
+
+def _settings(args: argparse.Namespace, scorer: Scorer, run: TagRun) -> Dict[str, Any]:
+    """What the tags of a photo depend on, beside the photo."""
+    flags = {name: str(value) for name, value in vars(args).items() if name not in _NOT_IN_TAGS}
+    trained_on = [stamp(path) for path in (args.checkpoint, args.statistics) if path]
+    return {"flags": flags, "trained": trained_on, "weights_sha256": weights_digest(scorer.clip),
+            "categories": list(run.categories), "rule": run.rule}
+
+
+def _report_unreadable(paths: Sequence[str], run: TagRun) -> None:
+    if len(run.unreadable) == len(paths):
+        raise DataError(f"none of {len(paths):,} photos can be read (listed above), so nothing is written")
     if run.unreadable:
         print(f"{len(run.unreadable):,} of {len(paths):,} photos cannot be read (listed above)")
-    for path in filter(None, (args.csv, args.json, args.html)):
-        print(f"{path}: {run.num_photos:,} photos, {Path(path).stat().st_size / 2**20:.1f} MiB")
 
 
-def score_photos(paths: List[str], scorer: Scorer, run: TagRun, args: argparse.Namespace) -> Iterator[TaggedPhoto]:
-    """The photos that can be read, in order, with their tags; the others are printed, and join `run.unreadable`."""
-    batches = load_photos(paths, scorer.transform, scorer.batch_size, args.num_workers, bool(args.html))
-    with bar("tagging", "photo", len(paths)) as progress:
+def score_photos(paths: List[str], scorer: Scorer, run: TagRun, args: argparse.Namespace,
+                 known: Container[str] = ()) -> Iterator[TaggedPhoto]:
+    """The photos that can be read, in order, with their tags; the others are printed, and join `run.unreadable`.
+
+    Photos in `known` are passed over.
+    """
+    todo = [path for path in paths if path not in known]
+    batches = load_photos(todo, scorer.transform, scorer.batch_size, args.num_workers, bool(args.html))
+    with bar("tagging", "photo", len(paths), done=len(paths) - len(todo)) as progress:
         for batch in batches:
             results = {place: tags for places, images in batch.groups for place, tags in zip(places, scorer(images))}
             for place, photo in enumerate(batch.photos):
-                path = paths[photo.row]
+                path = todo[photo.row]
                 if photo.fault:
                     run.unreadable.append((path, photo.fault))
                     say_beside_bar(printable(photo.fault))
                 else:
-                    yield run.add(path, results[place], photo.thumbnail)
+                    yield run.tagged(path, results[place], photo.thumbnail)
                 progress.update()
 
 
@@ -113,15 +158,22 @@ def one_line(photo: TaggedPhoto, run: TagRun) -> str:
     return f"{printable(photo.path)}: {', '.join(tags) or 'no tag'}"
 
 
-@contextmanager
-def maps_folder(folder: PathLike, run: TagRun, names: Optional[List[str]]) -> Iterator[AddPhoto]:
-    """Pictures of the similarity maps of each photo, tags_PHOTO.pdf and .png; photos of one name are numbered."""
+def map_drawer(folder: PathLike, paths: Sequence[str], run: TagRun,
+               names: Optional[List[str]]) -> Callable[[TaggedPhoto], None]:
+    """What draws the similarity maps of a photo, tags_PHOTO.pdf and .png; photos of one name are numbered."""
     used: CounterType[str] = Counter()
-
-    def add(photo: TaggedPhoto) -> None:
-        mapped = map_photo(read_image(photo.path), photo.result, run.categories, run.num_classes, names)
-        stem = f"tags_{Path(photo.path).stem}"
+    files: Dict[str, str] = {}
+    for path in paths:
+        stem = f"tags_{Path(path).stem}"
         used[stem] += 1
-        save(maps_figure([mapped], run.classes), Path(folder) / (stem if used[stem] == 1 else f"{stem}_{used[stem]}"))
+        files[path] = stem if used[stem] == 1 else f"{stem}_{used[stem]}"
 
-    yield add
+    def draw(photo: TaggedPhoto) -> None:
+        mapped = map_photo(read_image(photo.path), photo.result, run.categories, run.num_classes, names)
+        save(maps_figure([mapped], run.classes), Path(folder) / files[photo.path])
+
+    return draw
+
+
+def _ignore(photo: TaggedPhoto) -> None:
+    """Draw nothing."""

@@ -37,6 +37,8 @@ class Scorer(Protocol):
     """What is scored: classes, then backgrounds where the method scores those too."""
     num_classes: int
     """C."""
+    clip: CLIP
+    """The frozen weights behind the scores."""
     transform: ImageTransform
     """From a photo to pixels."""
     batch_size: int
@@ -52,6 +54,7 @@ class BACGCNScorer:
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
+        self.clip = predictor.encoder.clip
         self.categories, self.num_classes = predictor.categories, predictor.num_classes
         self.transform = predictor.encoder.transform
         self.batch_size = predictor.args.encode_batch_size
@@ -75,6 +78,7 @@ class GlobalScorer:
     def __init__(self, encoder: FrozenEncoder, text_embeddings: Tensor, classes: Tuple[str, ...],
                  score: Callable[[Tensor], Tensor], batch_size: int) -> None:
         self._encoder = encoder
+        self.clip = encoder.clip
         self._text_embeddings = text_embeddings
         self._score = score
         self.categories, self.num_classes = classes, len(classes)
@@ -98,6 +102,7 @@ class TagCLIPScorer:
                  args: argparse.Namespace) -> None:
         self._tagger = TagCLIP(clip_model, text_embeddings, len(classes), args.published_behaviour,
                                args.encode_batch_size)
+        self.clip = clip_model
         self._device = text_embeddings.device
         self.categories, self.num_classes = classes, len(classes)
         self.transform = native_transform(clip_model.visual.patch_size, args.max_patches)
@@ -147,7 +152,7 @@ def load_scorer(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Scor
     texts = _embed(clip_model, spec.prompt_names(classes), args)
     score: Callable[[Tensor], Tensor]
     if args.method == "sparc":
-        sparc, statistics = load_sparc(args.statistics, clip_model, classes)
+        sparc, statistics = load_sparc(args.statistics, clip_model, spec)
         score = partial(sparc.scores, statistics=statistics)
     else:
         score = partial(clip_scores_of, text_embeddings=texts.cpu(), args=args)

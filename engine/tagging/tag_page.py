@@ -1,15 +1,14 @@
-"""`--html`: a page to look through photos by their tags, written a photo at a time."""
+"""`--html`: a page to look through photos by their tags."""
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
 import os
-from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any, Dict, Iterator
+from typing import Any, Dict
 from urllib.parse import quote
 
 import matplotlib
@@ -17,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datasets.files import PathLike, atomic_write
+from datasets.files import PathLike
 from datasets.plotting import HEAT
 from engine.pictures.page_style import page_style
 from engine.tagging.photo_files import printable
 from engine.tagging.photo_loader import Thumbnail
-from engine.tagging.tag_files import AddPhoto
+from engine.tagging.tag_files import TagFile
 from engine.tagging.tagged_photo import TaggedPhoto, TagRun
 
 SHOWN = 5
@@ -34,9 +33,8 @@ LARGEST_MAP = 32
 _HERE = Path(__file__).parent
 
 
-@contextmanager
-def html_page(path: PathLike, run: TagRun, link_thumbnails: bool) -> Iterator[AddPhoto]:
-    """Write one page that opens from disk and asks the network for nothing.
+def html_page(path: PathLike, run: TagRun, link_thumbnails: bool) -> TagFile:
+    """One page that opens from disk and asks the network for nothing.
 
     Args:
         path: the page.
@@ -50,20 +48,20 @@ def html_page(path: PathLike, run: TagRun, link_thumbnails: bool) -> Iterator[Ad
     parts = {"title": "Photos by tag", "summary": escape(run.title), "rule": escape(run.rule),
              "style": page_style(_HERE / "tag_page.css"), "script": (_HERE / "tag_page.js").read_text(encoding="utf-8")}
     before, after = (Template(part).substitute(parts) for part in template.split("$photos"))
-    with atomic_write(path) as file:
-        file.write(before)
 
-        def add(photo: TaggedPhoto) -> None:
-            assert photo.thumbnail is not None, "the page needs thumbnails"
-            source = _linked(photo.thumbnail, folder) if folder else _embedded(photo.thumbnail)
-            file.write(f'<script type="application/json" class="photo" data-thumbnail="{escape(source)}">'
-                       f"{_json(_record(photo, run, path.parent))}</script>\n")
+    def entry(photo: TaggedPhoto) -> str:
+        assert photo.thumbnail is not None, "the page needs thumbnails"
+        source = _linked(photo.thumbnail, folder) if folder else _embedded(photo.thumbnail)
+        return (f'<script type="application/json" class="photo" data-thumbnail="{escape(source)}">'
+                f"{_json(_record(photo, run, path.parent))}</script>\n")
 
-        yield add
+    def foot() -> str:
         colours = (matplotlib.colormaps[HEAT](range(256))[:, :3] * 255).round().astype(int).tolist()
         common = {"classes": run.classes, "colours": colours,
                   "unreadable": [printable(reason) for _, reason in run.unreadable]}
-        file.write(f'<script type="application/json" id="run">{_json(common)}</script>\n{after}')
+        return f'<script type="application/json" id="run">{_json(common)}</script>\n{after}'
+
+    return TagFile(str(path), before, entry, foot)
 
 
 def _record(photo: TaggedPhoto, run: TagRun, page_folder: Path) -> Dict[str, Any]:

@@ -2,9 +2,7 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from dataclasses import dataclass, field
-from typing import Counter as CounterType
 from typing import List, NamedTuple, Optional, Tuple
 
 from torch import Tensor
@@ -39,10 +37,6 @@ class TagRun:
     """C."""
     threshold: Optional[float]
     """A class is a tag from this score on; None: above the midpoint of a photo's scores."""
-    tag_counts: CounterType[int] = field(default_factory=Counter)
-    """Class to the photos that have it as a tag, so far."""
-    num_photos: int = 0
-    """Photos that were scored, so far."""
     unreadable: List[Tuple[str, str]] = field(default_factory=list)
     """Path and reason of those that cannot be read, so far."""
 
@@ -58,13 +52,11 @@ class TagRun:
             return "above the midpoint of the photo's lowest and highest score"
         return f"a score of {self.threshold:.4g} or more"
 
-    def add(self, path: str, result: Tags, thumbnail: Optional[Thumbnail]) -> TaggedPhoto:
-        """Decide on a photo's tags, and count them."""
+    def tagged(self, path: str, result: Tags, thumbnail: Optional[Thumbnail]) -> TaggedPhoto:
+        """A photo with its tags."""
         scores = result.scores[:self.num_classes]
         chosen = tags_of(scores, self.threshold)
         tags = [row for row in scores.argsort(descending=True, stable=True).tolist() if chosen[row]]
-        self.tag_counts.update(tags)
-        self.num_photos += 1
         return TaggedPhoto(path, result, tags, thumbnail)
 
 

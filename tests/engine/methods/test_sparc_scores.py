@@ -1,6 +1,7 @@
 """SPARC through eval.py on the tiny world: compounds, kept statistics, and what is refused."""
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from datasets.files import DataError
 from datasets.registry import get_dataset
 from engine.evaluation.scores_file import load_scores
+from engine.methods import sparc_scores
 from engine.methods.sparc_scores import join_names, read_compounds
 from tests.engine.training.test_training import run_script
 
@@ -59,6 +61,15 @@ def test_compounds_of_a_file_and_standardised_zero_shot(tiny_world, evaluated, t
     standardised = load_scores(tmp_path / "clip" / "scores.npz").scores
     np.testing.assert_allclose(standardised.mean(axis=1), 0, atol=1e-4)
     np.testing.assert_allclose(standardised.std(axis=1), 1, atol=1e-3)
+
+
+def test_prompts_take_the_words_of_a_description(monkeypatch):
+    asked = []
+    monkeypatch.setattr(sparc_scores, "weights_digest", lambda model: "")
+    monkeypatch.setattr(sparc_scores, "encode_words", lambda model, words, prompts="single": asked.append(words))
+    spec = dataclasses.replace(get_dataset("voc2007"), prompt_words={"sofa": "red couch"})
+    sparc_scores.Sparc(None, spec, [(7, 17)], "ensemble")
+    assert asked == [spec.prompt_names(CLASSES)] * 2 + [["cat and red couch"]]
 
 
 def test_names_of_compounds():

@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from PIL import Image
 
 from datasets.files import DataError
 from engine.evaluation.scores_file import load_scores
+from engine.process.signals import Stopped
 from engine.tagging.photo_files import find_photos
+from engine.tagging.scorers import GlobalScorer
 from engine.tagging.tagged_photo import tags_of
 from engine.tagging.vocabulary import read_words
 from tests.conftest import TinyWorld
@@ -131,6 +134,42 @@ def test_nothing_is_written_where_no_photo_can_be_read(tiny_world, tmp_path, cap
             "--csv", tmp_path / "tags.csv", "--json", tmp_path / "tags.json", "--html", tmp_path / "tags.html")
     assert stop.value.code == 2 and "none of 1 photos can be read" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["broken.jpg"]
+
+
+def test_a_stopped_run_goes_on_where_it_was(tiny_world, album, tmp_path, monkeypatch, capsys):
+    """Photos that are scored are not scored again, unless they or the flags changed; the files are those of one run."""
+    seen = []
+
+    def score(scorer, images, stop_after=None):
+        if stop_after is not None and len(seen) >= stop_after:
+            raise Stopped(signal.SIGTERM)
+        seen.extend(images)
+        return scored(scorer, images)
+
+    scored = GlobalScorer.__call__
+
+    def tags(name, *flags, stop_after=None):
+        seen.clear()
+        monkeypatch.setattr(GlobalScorer, "__call__", lambda *args: score(*args, stop_after=stop_after))
+        files = [f"--{kind} {tmp_path / name}.{kind}".split(" ", 1) for kind in ("csv", "json", "html")]
+        tag(tiny_world, "--image", album, "--method", "clip", "--encode_batch_size", "3", *sum(files, []),
+            "--words", *(flags or WORDS))
+        return {kind: (tmp_path / f"{name}.{kind}").read_bytes() for kind in ("csv", "json", "html")}
+
+    whole = tags("whole")
+    with pytest.raises(SystemExit):
+        tags("cut", stop_after=6)
+    journal = tmp_path / "cut.csv.journal"
+    with journal.open("ab") as file:
+        file.write(b'{"photo": "half a li')
+    Image.new("RGB", (44, 40), "red").save(album / "0.png")
+    expected = tags("whole")
+    assert tags("cut") == expected != whole and len(seen) == 7, "five of the first six, and not the one that changed"
+    assert not journal.exists()
+    with pytest.raises(SystemExit):
+        tags("cut", stop_after=6)
+    tags("cut", "dog", "cat")
+    assert len(seen) == 12 and "starting over" in capsys.readouterr().out
 
 
 # ---- the screen and pictures ---------------------------------------------------------------------------------------

@@ -32,13 +32,15 @@ def scores_of(number: int) -> List[float]:
 def write_page(folder: Path, link_thumbnails: bool = False) -> Path:
     run = TagRun("a method", CLASSES, len(CLASSES), threshold=0.5)
     run.unreadable.append((str(folder / "broken.jpg"), "broken.jpg: <damaged>"))
-    with html_page(folder / "my tags.html", run, link_thumbnails) as add:
-        for number in range(COUNT):
-            maps = torch.zeros(len(CLASSES), 4, 5)
-            maps[0, 3, 1] = 1
-            image = Image.new("RGB", (300, 200 + number), (number, 80, 160))
-            add(run.add(str(folder / "in & out" / f"{number} <i>.jpg"), Tags(torch.tensor(scores_of(number)), maps),
-                        make_thumbnail(image)))
+    page = html_page(folder / "my tags.html", run, link_thumbnails)
+    entries = []
+    for number in range(COUNT):
+        maps = torch.zeros(len(CLASSES), 4, 5)
+        maps[0, 3, 1] = 1
+        image = Image.new("RGB", (300, 200 + number), (number, 80, 160))
+        entries.append(page.entry(run.tagged(str(folder / "in & out" / f"{number} <i>.jpg"),
+                                             Tags(torch.tensor(scores_of(number)), maps), make_thumbnail(image))))
+    page.write(entries)
     return folder / "my tags.html"
 
 
