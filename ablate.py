@@ -174,8 +174,9 @@ def get_ablate_parser() -> FlagParser:
     """The sweep's own flags."""
     parser = FlagParser(__doc__, "python ablate.py")
     parser.add_argument("--dataset", type=dataset_name, required=True, help=DATASET_HELP)
-    parser.add_argument("--study", choices=STUDIES, default="components")
-    parser.add_argument("--seeds", type=count, default=1, help="runs of every variant, from --seed on (default: 1)")
+    parser.add_argument("--study", choices=STUDIES, default="components",
+                        help="parts of the method taken out, our choices beside others, or values of K, gamma, ...")
+    parser.add_argument("--seeds", type=count, default=1, help="runs of every variant, from --seed on")
     parser.add_argument("--output_dir", help="gets VARIANT/seed_N and the table (default: runs/ablation/DATASET)")
     parser.add_argument("--select", action="store_true", help="rank the variants without a true label (see above)")
     parser.add_argument("--grid", nargs="+", metavar="FLAG=VALUE,VALUE",

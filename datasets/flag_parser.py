@@ -14,8 +14,18 @@ class _Quiet(argparse.Action):
         keep_quiet()
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Adds its default to the help of every flag that has one and does not name it itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> Optional[str]:
+        named = action.help is None or "default:" in action.help
+        if named or not action.option_strings or action.default in (None, False, argparse.SUPPRESS):
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
 class FlagParser(argparse.ArgumentParser):
-    """Takes no abbreviations, says what is wrong in one line, and knows `--quiet`.
+    """Takes no abbreviations, says what is wrong in one line, knows `--quiet`, and tells every default.
 
     Args:
         description: shown by `--help` as it is.
@@ -23,7 +33,7 @@ class FlagParser(argparse.ArgumentParser):
     """
 
     def __init__(self, description: Optional[str] = None, prog: Optional[str] = None) -> None:
-        super().__init__(prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+        super().__init__(prog, usage="%(prog)s [--FLAG VALUE ...]", description=description, formatter_class=_Help,
                          allow_abbrev=False)
         self.add_argument("--quiet", action=_Quiet, nargs=0, default=argparse.SUPPRESS,
                           help="no bars and no lines on the way, only results and errors")

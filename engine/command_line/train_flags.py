@@ -52,16 +52,16 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
     group.add_argument("--overwrite", action="store_true", help="start anew over the run in the output folder")
     group.add_argument("--logger", choices=list(LOGGERS), default="tensorboard",
                        help="where the numbers of every epoch go beside log.txt (default: tensorboard)")
-    group.add_argument("--seed", type=natural, default=0)
+    group.add_argument("--seed", type=natural, default=0, help="of the weights at the start and the order of images")
     group.add_argument("--val_share", type=share, metavar="SHARE",
                        help="keep this share of the training images out: their pseudo-labels make pseudo_mAP, which "
                             "chooses best.pth and compares runs without a true label (see docs/recipes.md)")
 
     group = parser.add_argument_group("optimisation")
-    group.add_argument("--epochs", type=count, default=16)
-    group.add_argument("--batch_size", type=count, default=64)
-    group.add_argument("--lr", type=positive, default=1e-3)
-    group.add_argument("--weight_decay", type=nonnegative, default=0.0)
+    group.add_argument("--epochs", type=count, default=16, help="passes over the training images")
+    group.add_argument("--batch_size", type=count, default=64, help="images a step, of all processes together")
+    group.add_argument("--lr", type=positive, default=1e-3, help="learning rate")
+    group.add_argument("--weight_decay", type=nonnegative, default=0.0, help="of the optimiser")
     group.add_argument("--loss", choices=list(LOSSES), default="bce", help=describe(LOSSES))
     group.add_argument("--lr_schedule", choices=list(LR_SCHEDULES), default="constant", help=describe(LR_SCHEDULES))
     group.add_argument("--lr_warmup", type=nonnegative, default=0.0, metavar="EPOCHS",
@@ -70,14 +70,17 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
     group = parser.add_argument_group("captions, pseudo-labels and graph")
     group.add_argument("--caption_root", default="caption", help="folder with DATASET/, as caption.py leaves it")
     group.add_argument("--labels", choices=list(LABEL_KINDS), default="scores", help=describe(LABEL_KINDS))
-    group.add_argument("--adjacency", choices=ADJACENCIES, default="cooccurrence")
+    group.add_argument("--adjacency", choices=ADJACENCIES, default="cooccurrence",
+                       help="cooccurrence: edges of the captions, P(i given j); identity: no edge; learned: edges that "
+                            "start at those of the captions and are trained")
     group.add_argument("--edge_threshold", type=finite, default=0.0, help="cut edges of the caption graph below it")
     group.add_argument("--global_edge", type=nonnegative, default=1.0, help="weight of the global-local edges")
     group.add_argument("--normalisation", choices=NORMALISATIONS, default="row", help="of the adjacency")
     group.add_argument("--self_share", type=share,
                        help="what a node keeps of itself, the rest comes from its neighbours (ML-GCN's re-weighting; "
                             "default: what --normalisation makes of it)")
-    group.add_argument("--no_class_background_edges", action="store_true")
+    group.add_argument("--no_class_background_edges", action="store_true",
+                       help="cut the edges between classes and backgrounds")
     group.add_argument("--no_backgrounds", action="store_true", help="class nodes and labels only")
 
     group = parser.add_argument_group("masked globals and kernel")
@@ -99,11 +102,12 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
     group = parser.add_argument_group("CLIP-GCN and logits")
     group.add_argument("--no_gcn", action="store_true", help="score the nodes as they are")
     group.add_argument("--gcn_layer", choices=list(GCN_LAYERS), default="convolution", help=describe(GCN_LAYERS))
-    group.add_argument("--gcn_depth", type=count, default=2)
+    group.add_argument("--gcn_depth", type=count, default=2, help="graph layers")
     group.add_argument("--gcn_width", type=count, help="between the layers (default: the width of CLIP's joint space)")
-    group.add_argument("--gcn_activation", choices=list(ACTIVATIONS), default="gelu")
-    group.add_argument("--no_residual", action="store_true")
-    group.add_argument("--logits", choices=LOGITS, default="both")
+    group.add_argument("--gcn_activation", choices=list(ACTIVATIONS), default="gelu", help="between the layers")
+    group.add_argument("--no_residual", action="store_true",
+                       help="the last layer makes the nodes, instead of adding to them")
+    group.add_argument("--logits", choices=LOGITS, default="both", help="global, local, or their sum as in the paper")
     group.add_argument("--logit_scale", type=positive, default=10.0, help="at the start; it is learned")
     group.add_argument("--logit_start", choices=LOGIT_STARTS, default="prior",
                        help="prior: biases so that the mean logit is the log-odds of the pseudo-labels; fitted: scale "

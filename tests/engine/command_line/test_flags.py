@@ -33,6 +33,16 @@ def test_every_flag_says_which_methods_read_it():
     assert {method for methods in READ_BY.values() for method in methods} == set(METHODS)
 
 
+@pytest.mark.parametrize("parser", [get_args_parser("voc2007", None), get_eval_parser(None),
+                                    ablate.get_ablate_parser()])
+def test_help_explains_every_flag_and_tells_its_default(parser):
+    text = re.sub(r"\s+", " ", re.sub(r"-\n\s+", "-", parser.format_help()))  # words are broken at a hyphen, too
+    assert not [action.dest for action in parser._actions if not action.help]
+    untold = [action.dest for action in parser._actions if action.default not in (None, False, argparse.SUPPRESS)
+              and "default:" not in action.help and f"(default: {action.default})" not in text]
+    assert not untold
+
+
 def one_line_of(stop: pytest.ExceptionInfo, capsys) -> str:
     """The error, which is one line; bars of progress and a warning of the tiny weights may come before it."""
     lines = [line for line in capsys.readouterr().err.splitlines()
