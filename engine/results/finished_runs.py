@@ -5,7 +5,7 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from datasets.files import DataError, PathLike, read_json
 from engine.command_line.method_flags import TRAINED_METHODS
@@ -39,6 +39,8 @@ class FinishedRun:
     """result.json."""
     weights_sha256: Optional[str]
     """Digest of the CLIP weights, where config.json has it."""
+    data_sha256: Optional[str]
+    """Digest of the images, test labels and captions, where config.json has it."""
 
     @property
     def settings(self) -> Dict[str, Any]:
@@ -62,7 +64,7 @@ class Experiment(NamedTuple):
 
     dataset: str
     split: str
-    """File name of the test split."""
+    """File name of the test split, with the digest of the data where runs of the same settings had others."""
     weights: str
     """File name of the CLIP weights as `weights_label`, with their digest where two files of a name differ."""
 
@@ -105,6 +107,10 @@ class RunGroup:
         return Statistic.of(values) if values else None
 
 
+_Key = Tuple[Experiment, str, str, str]
+"""What the runs of a group share: experiment, method, title and settings."""
+
+
 class Collection(NamedTuple):
     """What was found under some folders."""
 
@@ -135,18 +141,28 @@ def collect_runs(folders: Sequence[PathLike]) -> Collection:
         reason = f" ({left_out[0]})" if left_out else ""
         raise DataError(f"{', '.join(map(str, folders))}: no finished run with an mAP is there{reason}; train one, or "
                         "give --runs its folder")
-    buckets: Dict[Tuple[Experiment, str, str, str], Dict[int, FinishedRun]] = defaultdict(dict)
-    for run in runs:
-        result = run.result
-        experiment = Experiment(result["dataset"], Path(run.args["val_split_file"]).name, _weights_name(run, runs))
-        bucket = buckets[experiment, result["method"], result["title"], json.dumps(run.settings, sort_keys=True)]
-        first = bucket.setdefault(result["seed"], run)
+    keys = [(_experiment(run, runs), run.result["method"], run.result["title"],
+             json.dumps(run.settings, sort_keys=True)) for run in runs]
+    digests: Dict[_Key, Set[str]] = defaultdict(set)
+    for run, key in zip(runs, keys):
+        digests[key].update(filter(None, (run.data_sha256,)))
+    buckets: Dict[_Key, Dict[int, FinishedRun]] = defaultdict(dict)
+    for run, key in zip(runs, keys):
+        if len(digests[key]) > 1:  # the same flags with other images or captions are another experiment
+            split = f"{key[0].split}, data {(run.data_sha256 or 'unknown')[:8]}"
+            key = (key[0]._replace(split=split), *key[1:])
+        first = buckets[key].setdefault(run.result["seed"], run)
         if first is not run:
             left_out.append(f"{run.folder}: the same run as {first.folder}, which counts")
     groups = [RunGroup(experiment, method, title, next(iter(bucket.values())).settings,
                        tuple(bucket[seed] for seed in sorted(bucket)))
               for (experiment, method, title, _), bucket in buckets.items()]
     return Collection(groups, left_out)
+
+
+def _experiment(run: FinishedRun, runs: Sequence[FinishedRun]) -> Experiment:
+    """What a run measures, by the names of its files."""
+    return Experiment(run.result["dataset"], Path(run.args["val_split_file"]).name, _weights_name(run, runs))
 
 
 def _weights_name(run: FinishedRun, runs: Sequence[FinishedRun]) -> str:
@@ -185,13 +201,15 @@ def read_run(folder: PathLike) -> Optional[FinishedRun]:
     config, result = read_json(config_path), read_json(result_path)
     args = config.get("args") if isinstance(config, dict) else None
     if not isinstance(args, dict) or not isinstance(args.get("val_split_file"), str) \
-            or not isinstance(args.get("epochs", 0), int) or not isinstance(config.get("weights_sha256", ""), str):
+            or not isinstance(args.get("epochs", 0), int) or not all(
+                isinstance(config.get(name, ""), str) for name in ("weights_sha256", "data_sha256")):
         raise DataError(f"{config_path}: not the config.json of a run; leave the folder out")
     if not isinstance(result, dict) or not all(isinstance(result.get(key, ()), kind) for key, kind in _RESULT.items()):
         raise DataError(f"{result_path}: not the result.json of a run; leave the folder out")
     if result["epochs"] < args.get("epochs", 0):  # a method without training has no such flag
         return None
-    return FinishedRun(Path(folder), complete_flags(args), result, config.get("weights_sha256"))
+    return FinishedRun(Path(folder), complete_flags(args), result, config.get("weights_sha256"),
+                       config.get("data_sha256"))
 
 
 def changed_flags(settings: Dict[str, Any], reference: Dict[str, Any]) -> Dict[str, Any]:

@@ -22,13 +22,14 @@ from tests.engine.training.test_training import run_script
 
 def leave_run(folder: Path, last: float, seed: int = 0, dataset: str = "voc2007", method: str = "bac_gcn",
               title: str = "BAC-GCN", weights: str = "ViT-B-16.pt", digest: str = "a" * 64, zoomed: float | None = None,
-              **flags) -> Path:
+              data: str | None = None, **flags) -> Path:
     """What a train script leaves for the tables."""
     command = ["--method", method, *(["--backbone", flags["backbone"]] if "backbone" in flags else [])]
     args = vars(parse_args(get_args_parser(dataset, None), command))
     args.update(flags, seed=seed, output_dir=str(folder))
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"args": args, "weights_sha256": digest}))
+    (folder / "config.json").write_text(json.dumps({"args": args, "weights_sha256": digest,
+                                                      **({"data_sha256": data} if data else {})}))
     (folder / "result.json").write_text(json.dumps({
         "dataset": dataset, "method": method, "title": title, "weights": weights, "seed": seed,
         "epochs": args["epochs"], "last_mAP": last, "best_mAP": last + 1, "best_epoch": 3, "zero_shot_mAP": 80.0,
@@ -51,6 +52,16 @@ def test_runs_that_differ_in_the_seed_alone_are_one_group(tmp_path):
     assert first.seeds == [0, 1, 2] and first.statistic("last_mAP") == (93.0, pytest.approx(math.sqrt(13)), 3)
     assert first.statistic("zoom_mAP") is None
     assert second.off_defaults == {"k": 8} and first.off_defaults == {}
+
+
+def test_runs_of_the_same_flags_on_other_data_are_not_averaged(tmp_path):
+    for seed, (value, data) in enumerate([(90.0, "1" * 64), (92.0, None), (50.0, "2" * 64), (94.0, "1" * 64)]):
+        leave_run(tmp_path / f"seed_{seed}", value, seed, data=data, train_split_file=f"{data}.txt")
+    groups = {group.experiment.split: group.seeds for group in collect_runs([tmp_path]).groups}
+    assert groups == {"test_cls.txt, data 11111111": [0, 3], "test_cls.txt, data unknown": [1],
+                      "test_cls.txt, data 22222222": [2]}
+    assert any("data 11111111" in title for title in main_table(collect_runs([tmp_path])).header)
+    assert collect_runs([tmp_path / "seed_0", tmp_path / "seed_1"]).groups[0].seeds == [0, 1], "an old run has none"
 
 
 def test_a_flag_that_is_younger_than_a_run_is_at_its_default(tmp_path):
