@@ -53,17 +53,23 @@ def _favour_words(embedding: torch.nn.Embedding, vocabulary: dict) -> None:
             embedding.weight[index] *= 2.0 if is_word else 2.0 if token == "\u010a" else 0.3
 
 
-def lavis_captioner(folder: Path, seed: int = 6) -> Any:
-    """A `LavisCaptioner` on the CPU over LAVIS' real `Blip2OPT` with tiny parts; `folder` takes the tokenizer."""
+def lavis_captioner(folder: Path) -> Any:
+    """A `LavisCaptioner` on the CPU over `lavis_model`."""
+    from lavis.processors.blip_processors import BlipImageEvalProcessor
+
+    from models.captioners.lavis_blip2 import LavisCaptioner
+
+    return LavisCaptioner(lavis_model(folder), BlipImageEvalProcessor(IMAGE_SIZE), torch.device("cpu"), torch.float32)
+
+
+def lavis_model(folder: Path, seed: int = 6) -> Any:
+    """LAVIS' real `Blip2OPT` with tiny parts, the same for every call; `folder` takes the tokenizer."""
     from lavis.models.blip2_models.blip2 import LayerNorm
     from lavis.models.blip2_models.blip2_opt import Blip2OPT
     from lavis.models.blip2_models.modeling_opt import OPTConfig, OPTForCausalLM
     from lavis.models.blip2_models.Qformer import BertConfig, BertLMHeadModel
     from lavis.models.eva_vit import VisionTransformer
-    from lavis.processors.blip_processors import BlipImageEvalProcessor
     from transformers import GPT2Tokenizer
-
-    from models.captioners.lavis_blip2 import LavisCaptioner
 
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +94,7 @@ def lavis_captioner(folder: Path, seed: int = 6) -> Any:
     model.opt_proj = torch.nn.Linear(32, 32)
     model.eos_token_id = model.opt_tokenizer("\n", add_special_tokens=False).input_ids[0]
     model.prompt = ""
-    return LavisCaptioner(model.eval(), BlipImageEvalProcessor(IMAGE_SIZE), torch.device("cpu"), torch.float32)
+    return model.eval()
 
 
 def write_transformers_model(folder: Path, seed: int = 0) -> Path:
