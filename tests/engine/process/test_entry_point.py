@@ -72,8 +72,12 @@ def test_stop_signals_are_held_and_end_a_script_with_their_status(number, capsys
             assert received == [number]
         pytest.fail("the signal was lost")
 
-    with pytest.raises(SystemExit) as stop:
-        run_main(main)
+    before = signal.signal(number, signal.SIG_DFL)  # nohup may have started the tests
+    try:
+        with pytest.raises(SystemExit) as stop:
+            run_main(main)
+    finally:
+        signal.signal(number, before)
     assert stop.value.code == 128 + number and f"stopped by {number.name}" in capsys.readouterr().err
 
 

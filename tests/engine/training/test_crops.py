@@ -14,6 +14,7 @@ from PIL import Image
 from datasets.split_file import ImageList
 from engine.command_line.train_flags import get_args_parser, parse_args
 from engine.features.feature_set import FeatureSet
+from engine.process.stopwatch import Stopwatch
 from engine.training import crops
 from engine.training.crops import extend_with_crops, mine_crops
 from models.bac_gcn import BACGCN
@@ -117,13 +118,16 @@ def test_crops_join_the_training_set_with_the_targets_of_their_own_image(images,
     (tmp_path / "crops").mkdir()
     data = FeatureSet([Store()], TARGETS, images.image_ids)
     for _ in range(2):  # the second time the crops are there
+        watch = Stopwatch()
         extended = extend_with_crops(BACGCN(torch.eye(3, 4), 1), data, images, Encoder(), 2, tmp_path / "crops",
-                                     flags("--crop_labels", labels), CPU)
+                                     flags("--crop_labels", labels), CPU, watch)
         assert extended.image_ids == ["a", "b/c", "d", "a_00", "b__c_01"]
         assert extended.stores == [data.stores[0], ["a_00", "b__c_01"]]
         assert stored["crops"].path(0) == tmp_path / "crops" / "a_00.jpg"
         assert stored["crops"].transform is images.transform
-        assert torch.equal(extended.targets[:3], TARGETS)
+        with watch.part("training"):
+            assert torch.equal(extended.targets[:3], TARGETS)
+        assert {"mining_seconds", "encoding_seconds"} < set(watch.timing(1))
         torch.testing.assert_close(extended.targets[3:], torch.tensor([first, second]), equal_nan=True)
         assert "ReSO: 2 small regions in 2 of 3 images" in capsys.readouterr().out
 
@@ -132,4 +136,4 @@ def test_without_small_regions_the_set_stays_as_it_is(images, tmp_path):
     (tmp_path / "crops").mkdir()
     data = FeatureSet([Store()], TARGETS, images.image_ids)
     assert extend_with_crops(BACGCN(torch.eye(3, 4), 1), data, images, Encoder(), 2, tmp_path / "crops",
-                             flags("--epsilon", 0.01), CPU) is data
+                             flags("--epsilon", 0.01), CPU, Stopwatch()) is data

@@ -57,7 +57,7 @@ class Training:
         self.targets = torch.arange(1.0, 7)[:, None].expand(6, 3) / 10
         self.data = FeatureSet([Store()], self.targets, list("abcdef"))
 
-    def epoch(self, run: FakeRun) -> float:
+    def epoch(self, run: FakeRun) -> training.Trained:
         return train_one_epoch(self.model, self.data, self.optimizer, self.args, CPU, run)
 
 
@@ -92,8 +92,8 @@ def test_every_epoch_and_every_seed_has_an_order_of_its_own(seen):
 
 
 def test_the_loss_is_the_mean_over_the_images_and_the_rate_falls_within_the_epoch(seen):
-    mean = Training("--lr_schedule", "cosine", "--lr", "0.1").epoch(FakeRun(2))
-    assert mean == pytest.approx((4 * seen["losses"][0] + 2 * seen["losses"][1]) / 6)
+    trained = Training("--lr_schedule", "cosine", "--lr", "0.1").epoch(FakeRun(2))
+    assert trained.images == 6 and trained.loss == pytest.approx((4 * seen["losses"][0] + 2 * seen["losses"][1]) / 6)
     assert seen["rates"] == pytest.approx([0.05, 0.1 * (1 - 2**-0.5) / 2])  # epochs 1 and 1.5 of 2
 
 
@@ -116,16 +116,16 @@ def test_each_batch_is_a_step_down_its_own_gradient(seen, loss):
 
 def test_an_epoch_goes_on_behind_the_batches_that_are_done(seen):
     whole, parts = Training(), Training()
-    expected, saving = whole.epoch(FakeRun()), FakeRun(save_is_due=True)
+    expected, saving = whole.epoch(FakeRun()).loss, FakeRun(save_is_due=True)
     parts.epoch(saving)
     assert [(progress.batches, progress.loss.shape) for progress in saving.saved] == [(1, ()), (2, ())]
     assert float(saving.saved[1].loss) / 6 == pytest.approx(expected)
     seen["images"].clear()
-    rest = Training()
-    rest.epoch(FakeRun(progress=Progress(1, torch.tensor(100.0))))
-    assert [len(images) for images in seen["images"]] == [2]
-    again = Training().epoch(FakeRun(progress=Progress(2, torch.tensor(30.0))))
-    assert again == pytest.approx(5.0)  # nothing is left to do
+    rest = Training().epoch(FakeRun(progress=Progress(1, torch.tensor(24.0))))
+    assert [len(images) for images in seen["images"]] == [2] and rest.images == 2
+    assert rest.loss == pytest.approx((24 + 2 * seen["losses"][-1]) / 6)
+    nothing_left = Training().epoch(FakeRun(progress=Progress(2, torch.tensor(30.0))))
+    assert (nothing_left.loss, nothing_left.images) == (5.0, 0)
 
 
 def test_a_signal_lets_the_batch_end_and_saves(monkeypatch):
