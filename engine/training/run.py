@@ -63,7 +63,7 @@ class Run:
         self.history: List[Dict[str, float]] = []
         self.result: Dict[str, Any] = {}
         self.progress = Progress()
-        self._logger: MetricLogger = Nowhere()
+        self.logger: MetricLogger = Nowhere()
         self._source = self._find_source(args.resume)
         self._checkpoint = self._read_source()
         self._best_before = self._find_best()
@@ -98,7 +98,7 @@ class Run:
         write_config(self.folder, {"args": self.args, "categories": self.categories, **self.facts}, self._source, epoch,
                      finished)
         if not finished:
-            self._logger = LOGGERS[self.args["logger"]](self.folder, self.args, epoch)
+            self.logger = LOGGERS[self.args["logger"]](self.folder, self.args, epoch)
 
     def _find_source(self, resume: Optional[str]) -> Optional[Path]:
         """The checkpoint to go on from. Once a run that was started by --resume has its own, it goes on from that."""
@@ -241,7 +241,7 @@ class Run:
         self._save(("best.pth", "checkpoint.pth")[not is_best:], self.progress, model, optimizer)
         if is_main():
             self._write_log({**record, **timing})
-            self._logger.log(len(self.history), {**record, **timing})
+            self.logger.log(len(self.history), {**record, **timing})
         measured = "".join(f"{name} {record[name]:.2f}  " for name in ("mAP", "pseudo_mAP") if name in record)
         say(f"epoch {record['epoch']:2d}  loss {record['loss']:.4f}  {measured}{describe_timing(timing)}")
 
@@ -267,7 +267,7 @@ class Run:
         self.result = result
         if is_main():
             write_json(self.folder / "result.json", result, indent=1)
-        self._logger.close()
+        self.logger.close()
         barrier()  # from here on all processes find the folder finished
         print(results_table(spec, result))
         print(f"everything is in {self.folder}")

@@ -86,7 +86,7 @@ def go_on(folder: Path) -> None:
     run = Run(args, ["cat", "dog"], {"weights_sha256": "0" * 64, "skipped_images": []})
     model, optimizer = new_model()
     run.restore(model, optimizer)
-    run.writer.close()
+    run.logger.close()
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
 
