@@ -1,5 +1,5 @@
 # make demo   the whole method on the embedded default
-# make tables every table and figure of the README's embedded world, from three seeds; goes on where it was stopped
+# make paper  every step to the paper's tables of DATASET (default: mini), with ARGS; goes on where it was stopped
 # make test   ruff, mypy, and the tests with their coverage
 # make test-pythons   the quick tests on every Python from 3.10 to 3.13 that is on the machine, each in its environment
 # make test-transformers   captioning and weights of transformers and open_clip, in an environment of its own
@@ -7,10 +7,12 @@
 # make audit  known vulnerabilities of the installed packages
 # Each makes the virtual environment where it is missing. PYTHON chooses the interpreter.
 PYTHON ?= python3
+DATASET ?= mini
+ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo world tables test test-pythons lint audit test-transformers bench clean
+.PHONY: demo world paper test test-pythons lint audit test-transformers bench clean
 
 $(VENV)/.installed: requirements.txt constraints.txt tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,23 +27,8 @@ world: $(VENV)/.installed
 demo: world
 	$(BIN)/python train_mini.py
 
-tables: world
-	$(BIN)/python train_mini.py --seeds 3 --zoom 3
-	$(BIN)/python train_mini.py --seeds 3 --method cdul --backbone clip
-	$(BIN)/python train_mini.py --seeds 3 --method tai_dpt
-	$(BIN)/python eval.py --dataset mini --method clip
-	$(BIN)/python eval.py --dataset mini --method clip --raw_cosine
-	$(BIN)/python eval.py --dataset mini --method clip --prompts ensemble
-	$(BIN)/python eval.py --dataset mini --method clip --zoom 3
-	$(BIN)/python eval.py --dataset mini --method tagclip
-	$(BIN)/python eval.py --dataset mini --method cdul
-	$(BIN)/python eval.py --table main --runs runs/mini runs/mini_*
-	$(BIN)/python ablate.py --dataset mini --seeds 3 --study components
-	$(BIN)/python ablate.py --dataset mini --seeds 3 --study choices
-	$(BIN)/python ablate.py --dataset mini --seeds 3 --study hyper
-	$(BIN)/python eval.py --figure curves --runs runs/mini --output_dir runs/figures
-	for figure in masks maps graph per_class; do $(BIN)/python eval.py --figure $$figure \
-	    --checkpoint runs/mini/checkpoint.pth --output_dir runs/figures || exit; done
+paper: $(VENV)/.installed
+	$(BIN)/python reproduce.py --dataset $(DATASET) $(ARGS)
 
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered

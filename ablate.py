@@ -28,30 +28,17 @@ from datasets.flag_parser import FlagParser
 from datasets.progress import say
 from datasets.registry import get_dataset
 from engine.command_line.flag_types import DATASET_HELP, count, dataset_name
-from engine.command_line.train_flags import get_args_parser, parse_args
+from engine.command_line.train_flags import get_args_parser, parse_args, train_script
 from engine.command_line.unread_flags import why_unread
 from engine.process.entry_point import run_main
 from engine.results.finished_runs import changed_flags, format_flags, read_run, settings_of
-from engine.results.paper_tables import write_table
+from engine.results.paper_tables import TABLE_OF_STUDY, write_table
 from engine.results.selection import budgets, halve, measured, read_grid, selection_table, write_chosen
 from engine.results.studies import REFERENCE, STUDIES, Variant, variants
 from engine.training.run import Run
 
-TRAIN_SCRIPTS = {"voc2007": "train_voc07.py", "voc2012": "train_v12.py", "coco2014": "train_c14.py",
-                 "nuswide": "train_nus.py", "mini": "train_mini.py"}
-"""The script whose `main(args)` makes a run of a dataset."""
-
-
-def train_script(dataset: str) -> str:
-    """The script of a dataset; one that a description describes has a script for all of its kind."""
-    return TRAIN_SCRIPTS.get(dataset, "train_custom.py")
-
-
 VAL_SHARE = 0.1
 """Of the training images, held out by `--select` where `--val_share` is not given."""
-
-_TABLE_OF = {"components": "ablation", "choices": "choices", "hyper": "hyper"}
-
 
 @dataclass(frozen=True)
 class PlannedRun:
@@ -213,7 +200,7 @@ def main(argv: List[str]) -> None:
     for number, run in enumerate(missing, start=1):
         say(f"\n[{number} of {len(missing)}] {run.title}, seed {run.args.seed}, in {run.folder}")
         train(run.args)
-    print(f"\n{write_table(_TABLE_OF[args.study], [output_dir], output_dir)}")
+    print(f"\n{write_table(TABLE_OF_STUDY[args.study], [output_dir], output_dir)}")
 
 
 if __name__ == "__main__":

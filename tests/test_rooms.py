@@ -12,7 +12,8 @@ ROOMS = ("clip", "datasets", "models", "engine", "mini")
 FLOORS = ["clip", "datasets", "datasets.build", "datasets.filter", "datasets.captions", "models", "models.baselines",
           "models.captioners",
           "engine.process", "engine.features", "engine.command_line", "engine.results", "engine.training",
-          "engine.evaluation", "engine.methods", "engine.pictures", "engine.tagging", "engine.report", "engine", "mini"]
+          "engine.evaluation", "engine.methods", "engine.pictures", "engine.tagging", "engine.report", "engine.paper",
+          "engine", "mini"]
 """From the ground up: a room imports from itself and from the floors below."""
 LONG = ("mini/objects.py", "mini/backdrops.py")
 """Long lists of shapes."""

@@ -32,6 +32,15 @@ from models.reso import CROP_LABELS
 _OWN_FLAGS = ("output_dir", "config", "resume", "overwrite")
 """Flags that --config does not take from the other run."""
 
+TRAIN_SCRIPTS = {"voc2007": "train_voc07.py", "voc2012": "train_v12.py", "coco2014": "train_c14.py",
+                 "nuswide": "train_nus.py", "mini": "train_mini.py"}
+"""The script whose `main(args)` makes a run of a dataset."""
+
+
+def train_script(dataset: str) -> str:
+    """The script of a dataset; one that a description describes has a script for all of its kind."""
+    return TRAIN_SCRIPTS.get(dataset, "train_custom.py")
+
 
 def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagParser:
     """The flags of a train script whose `--dataset` defaults to `dataset`; without one it must be given."""

@@ -227,6 +227,9 @@ TABLES = {"main": main_table, "ablation": ablation_table, "choices": choices_tab
           "runs": runs_table}
 """`--table`: what makes each from the runs that were found."""
 
+TABLE_OF_STUDY = {"components": "ablation", "choices": "choices", "hyper": "hyper"}
+"""The table of each study of `ablate.py`."""
+
 
 def write_table(kind: str, runs: Sequence[PathLike], folder: PathLike) -> str:
     """Collect finished runs into a table and write it as KIND.md, KIND.tex and KIND.csv.

@@ -1,0 +1,172 @@
+"""The steps of the methods: what is evaluated, trained, studied and drawn, each by the script that does it alone."""
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import List, Mapping, Optional, Sequence, Tuple
+
+from engine.command_line.method_flags import RECIPES
+from engine.command_line.train_flags import train_script
+from engine.features.feature_store import store_arrays
+from engine.features.frozen_clip import ENCODER_FLAGS
+from engine.methods.cdul_training import SNIPPETS
+from engine.paper.inputs import split_sizes
+from engine.paper.request import PaperRequest
+from engine.paper.steps import NO_WORK, Step, Store, Task, Work
+from engine.results.finished_runs import read_run
+from engine.results.paper_tables import TABLE_OF_STUDY
+from engine.results.studies import REFERENCE, Variant, variants
+
+FULL = f"bac_gcn/{REFERENCE}"
+"""Folder of the paper's method below the runs: where ablate.py looks for the runs that variants are compared with."""
+
+DRAWN = ("masks", "maps", "graph", "per_class")
+"""Figures that are drawn from the first seed's checkpoint."""
+
+_ZERO_SHOT = {
+    "softmax": ("softmax, one prompt", []),
+    "ensemble": ("softmax, prompt ensemble", ["--prompts", "ensemble"]),
+    "raw": ("raw cosine, one prompt", ["--raw_cosine"]),
+    "raw_ensemble": ("raw cosine, prompt ensemble", ["--raw_cosine", "--prompts", "ensemble"]),
+    "standardised": ("standardised cosine, prompt ensemble", ["--standardise", "--prompts", "ensemble"]),
+}
+"""Folder to title and flags of each way to rank by CLIP alone."""
+
+_TEXTS_AN_IMAGE = 6
+
+
+class Sizes:
+    """What the steps' costs depend on; the defaults are ViT-B/16's.
+
+    Args:
+        request: what is reproduced.
+        embed_dim: D, width of CLIP's joint space.
+        patch_size: of its image encoder, in pixels.
+        resolution: of its input.
+    """
+
+    def __init__(self, request: PaperRequest, embed_dim: int = 512, patch_size: int = 16,
+                 resolution: int = 224) -> None:
+        self.request, self.images = request, split_sizes(request)
+        self.embed_dim, self.patch_size, self.resolution = embed_dim, patch_size, resolution
+
+    def features(self, changed: Optional[Mapping[str, object]] = None) -> Tuple[Store, ...]:
+        """The feature stores of both splits, for an encoder with some flags of `ENCODER_FLAGS` changed."""
+        flags = {flag: getattr(self.request.train_args, flag) for flag in ENCODER_FLAGS} | dict(changed or {})
+        side = flags["resolution"] or self.resolution
+        patches, dtype = (side // self.patch_size) ** 2, self.request.train_args.patch_dtype
+        passes = (3 if flags["mask_mode"] == "pixel" else 2) * (side / self.resolution) ** 2
+        return tuple(
+            Store(f"{split} {sorted(flags.items(), key=str)}", count,
+                  sum(array.nbytes for array in store_arrays(count, patches, self.embed_dim, dtype).values()), passes)
+            for split, count in self.images.items())
+
+    def views(self) -> Tuple[Store, ...]:
+        """CDUL's embeddings of images and their snippets, of both splits."""
+        views = SNIPPETS ** 2 + 1
+        return tuple(Store(f"{split} views", count, count * views * self.embed_dim * 2, views)
+                     for split, count in self.images.items())
+
+
+def method_steps(request: PaperRequest, sizes: Optional[Sizes] = None) -> List[Step]:
+    """All methods, the training-free ones first, then the studies and the figures.
+
+    Args:
+        request: what is reproduced.
+        sizes: what their costs depend on, where a plan wants to know them.
+    """
+    sizes = sizes or Sizes(request)
+    steps = [
+        Step("zero_shot", "CLIP zero-shot", [
+            _evaluation(request, f"clip/{name}", title, "clip", flags, sizes.features()[1:])
+            for name, (title, flags) in _ZERO_SHOT.items()]),
+        Step("tagclip", "TagCLIP", [_evaluation(request, "tagclip", "TagCLIP", "tagclip", (), (),
+                                                Work(tagclip=sizes.images["val"]))]),
+        Step("sparc", "SPARC", [_evaluation(request, "sparc", "SPARC", "sparc", (), sizes.features()[1:])]),
+        Step("cdul_initial", "CDUL's initialisation", [
+            _evaluation(request, "cdul_initial", "initialisation", "cdul", (), sizes.views()[1:])]),
+        Step("cdul_port", "CDUL, a head on the frozen CLIP", _trainings(
+            request, "cdul_clip", ["--method", "cdul", "--backbone", "clip", *request.quick()], "cdul",
+            sizes.views())),
+        Step("tai_dpt", "TaI-DPT, port to ViT", _trainings(
+            request, "tai_dpt", ["--method", "tai_dpt", *request.quick()], "tai_dpt", sizes.features()[1:],
+            Work(texts=_TEXTS_AN_IMAGE * sizes.images["train"]))),
+        Step("bac_gcn", "BAC-GCN", _trainings(
+            request, FULL, request.quick("--reso_epoch", "2"), "bac_gcn", sizes.features(),
+            _training_work(request, sizes))),
+        Step("bac_gcn_plus", "BAC-GCN+, ours", _trainings(
+            request, "bac_gcn_plus", ["--recipe", "plus", *request.quick()], "bac_gcn",
+            sizes.features({"resolution": RECIPES["plus"].flags["resolution"]}), _training_work(request, sizes))),
+    ]
+    if request.spec.name != "mini":  # its weights are a download, and the embedded world needs none
+        steps.insert(5, Step("cdul", "CDUL, ImageNet ResNet-101", _trainings(
+            request, "cdul", ["--method", "cdul", *request.quick()], "cdul", sizes.views(),
+            Work(resnet=sizes.images["train"] * (2 if request.args.quick else 20)))))
+    steps += [Step(study, f"Study: {study}", [_study(request, study, sizes)]) for study in request.args.studies]
+    steps.append(Step("figures", "Figures", [_figure(request, figure) for figure in DRAWN]))
+    return [step for step in steps if step.name not in request.args.skip]
+
+
+def _training_work(request: PaperRequest, sizes: Sizes, runs: int = 1) -> Work:
+    epochs = 2 if request.args.quick else request.train_args.epochs
+    return Work(train=runs * epochs * sizes.images["train"])
+
+
+def _evaluation(request: PaperRequest, name: str, title: str, method: str, flags: Sequence[str],
+                stores: Tuple[Store, ...], work: Work = NO_WORK) -> Task:
+    folder = request.runs / name
+    command = ("eval.py", "--method", method, *request.flags(method), *flags, "--output_dir", str(folder))
+    return Task(title, command, (folder / "result.json").exists, distributed=True, stores=stores, work=work)
+
+
+def _trainings(request: PaperRequest, name: str, flags: Sequence[str], method: str, stores: Tuple[Store, ...],
+               work: Work = NO_WORK) -> List[Task]:
+    """A run of each seed, in NAME/seed_N."""
+    script = paper_script(request.spec.name)
+    tasks = []
+    for seed in request.seeds:
+        folder = request.runs / name / f"seed_{seed}"
+        command = (script, *request.flags(method), *flags, "--seed", str(seed), "--output_dir", str(folder))
+        tasks.append(Task(f"seed {seed}", command, partial(is_finished, folder), distributed=True, stores=stores,
+                          work=work))
+    return tasks
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds a run of all its epochs."""
+    return read_run(folder) is not None
+
+
+def paper_script(dataset: str) -> str:
+    """The train script of a dataset. The embedded world's own also trains a control, which the study has."""
+    return "train_custom.py" if dataset == "mini" else train_script(dataset)
+
+
+def _study(request: PaperRequest, study: str, sizes: Sizes) -> Task:
+    folder = request.runs / Path(FULL).parent
+    command = ("ablate.py", "--study", study, "--seeds", str(len(request.seeds)), "--output_dir", str(folder),
+               *request.flags("bac_gcn"), *request.quick("--reso_epoch", "2"))
+    stores = [store for variant in variants(study) for store in sizes.features(
+        {flag: value for flag, value in variant.flags.items() if flag in ENCODER_FLAGS})]
+    runs = len(variants(study)) * len(request.seeds)
+    return Task(f"{len(variants(study))} variants at most", command, lambda: _study_is_done(request, study, folder),
+                distributed=True, stores=tuple(stores), work=_training_work(request, sizes, runs))
+
+
+def _study_is_done(request: PaperRequest, study: str, folder: Path) -> bool:
+    """Whether its table is there, which comes last, and every variant that is there has a run of each seed."""
+    if not (folder / f"{TABLE_OF_STUDY[study]}.md").exists():
+        return False
+    return all(is_finished(folder / variant.name / f"seed_{seed}")
+               for variant in _made(study, folder) for seed in request.seeds)
+
+
+def _made(study: str, folder: Path) -> List[Variant]:
+    """The variants of a study that have a folder: the others do nothing with the flags of all runs."""
+    return [variant for variant in variants(study) if (folder / variant.name).is_dir()]
+
+
+def _figure(request: PaperRequest, figure: str) -> Task:
+    checkpoint, folder = request.runs / FULL / "seed_0" / "checkpoint.pth", request.folder / "figures"
+    command = ("eval.py", "--figure", figure, "--checkpoint", str(checkpoint), "--output_dir", str(folder))
+    return Task(figure, command, (folder / f"{figure}.png").exists)
