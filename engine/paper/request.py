@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from datasets.files import DataError, read_json, write_json
 from datasets.flag_parser import FlagParser
+from datasets.progress import is_quiet
 from datasets.registry import DatasetSpec, get_dataset
 from engine.command_line.flag_types import DATASET_HELP, count, dataset_name
 from engine.command_line.train_flags import get_args_parser, parse_args
@@ -61,7 +62,7 @@ class PaperRequest:
 
     def flags(self, method: Optional[str] = None) -> List[str]:
         """What every command is given: the dataset and the typed flags that the method reads, as words."""
-        words = ["--dataset", self.args.dataset]
+        words = ["--dataset", self.args.dataset, *(["--quiet"] if is_quiet() else [])]
         unread = {} if method is None else unread_flags({"method": method, **self.typed})
         for flag, value in self.typed.items():
             if flag not in unread:
