@@ -14,13 +14,13 @@ The authors' captions cover the 1,464 images of the segmentation train list, the
 import argparse
 
 from datasets.registry import get_dataset
-from datasets.split_file import ImageList, read_image_ids
+from datasets.split_file import read_image_ids
 from engine.command_line.train_flags import get_args_parser, parse_args
 from engine.evaluation.held_out import held_out_metrics, hold_out
 from engine.evaluation.metrics import average_precision, mean_ap
 from engine.evaluation.threshold import measure, spread
 from engine.evaluation.zoom import zoomed_map
-from engine.features.extraction import extract_features
+from engine.features.extraction import extract_train_and_test
 from engine.features.feature_set import FeatureSet
 from engine.features.frozen_clip import build_encoder, clip_facts, load_clip
 from engine.features.readable_images import read_test_split, readable
@@ -51,26 +51,25 @@ def main(args: argparse.Namespace) -> Run:
     categories = spec.classes if args.no_backgrounds else spec.categories
 
     # Images: training takes ids alone, true labels of training images are never read.
-    train_ids, skipped = readable(read_image_ids(args.train_split_file), args.train_img_root, args)
-    test_split, skipped_test = read_test_split(args, num_classes)
+    train_images, skipped = readable(read_image_ids(args.train_split_file), args.train_img_root, args)
+    test_images, test_split, skipped_test = read_test_split(args, num_classes)
 
     # Captions: pseudo-labels over classes and backgrounds, and the graph between them.
-    pseudo = load_pseudo_labels(args, spec, train_ids, categories)
+    pseudo = load_pseudo_labels(args, spec, train_images.image_ids, categories)
 
     # Frozen CLIP: text embeddings of the categories; patch embeddings and masked globals of every image, once.
     clip_model = load_clip(args, device)
     encoder = build_encoder(args, clip_model)
     text_embeddings = encode_words(clip_model, spec.prompt_names(categories), args.prompts)
-    train_images = ImageList(args.train_img_root, train_ids, encoder.transform)
-    test_images = ImageList(args.val_img_root, test_split.image_ids, encoder.transform)
+    train_images = train_images.with_transform(encoder.transform)
+    test_images = test_images.with_transform(encoder.transform)
     data = data_facts(train_images, pseudo.targets, pseudo.graph, test_images, test_split.targets(num_classes))
-    train_store = extract_features(encoder, train_images, "train", args)
-    test_store = extract_features(encoder, test_images, "test", args)
+    train_store, test_store = extract_train_and_test(encoder, train_images, test_images, args)
     pseudo = fuse_with_clip(pseudo, train_images, train_store, encoder, text_embeddings[:num_classes], args)
 
     # Training set and, with --val_share, training images that are kept out to compare runs without true labels.
-    train_set, held_out = hold_out(FeatureSet([train_store], pseudo.targets, train_ids), args, spec)
-    train_images = ImageList(args.train_img_root, train_set.image_ids, encoder.transform)
+    train_set, held_out = hold_out(FeatureSet([train_store], pseudo.targets, train_images.image_ids), args, spec)
+    train_images = train_images.only(train_set.image_ids)
     test_set = FeatureSet([test_store], test_split.targets(num_classes))
     threshold_set = train_set.select(spread(len(train_set)))  # where the threshold of tags is found
 

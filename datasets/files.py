@@ -3,10 +3,11 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Iterator, Tuple, Union
+from typing import IO, Any, Iterator, NamedTuple, Optional, Tuple, Union
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -25,10 +26,16 @@ def shorten(text: str, width: int = 80) -> str:
 
 
 @contextmanager
-def atomic_write(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_write(path: PathLike, mode: str = "w", durable: bool = True) -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` and rename it over `path` once it is complete and on disk.
 
     A reader, or a run that is killed or runs out of space, sees the old file or the new one, never a part.
+
+    Args:
+        path: the file.
+        mode: "w" or "wb".
+        durable: False does not wait for the disk, for thousands of small files that can be made again: if the machine
+            itself goes down, the file may be empty or cut.
 
     Raises:
         OSError: the disk is full or cannot be written; it names `path`.
@@ -39,8 +46,9 @@ def atomic_write(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
     try:
         with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files private; outputs are for sharing
@@ -50,6 +58,25 @@ def atomic_write(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)
         raise
+
+
+class FileState(NamedTuple):
+    """A file as it was when it was looked up."""
+
+    path: str
+    size: int
+    """Bytes."""
+    mtime_ns: int
+    """Time of its last change, in nanoseconds."""
+
+
+def look_up(path: str) -> Optional[FileState]:
+    """The file at `path` by one `stat` call; None where there is none."""
+    try:
+        state = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a name that is impossible for this file system
+        return None
+    return FileState(path, state.st_size, state.st_mtime_ns) if stat.S_ISREG(state.st_mode) else None
 
 
 MAX_LINE = 100_000

@@ -1,11 +1,14 @@
-"""The datasets of the paper and the embedded world: categories, default paths, the numbers that the paper reports."""
+"""The datasets of the paper and the embedded world: categories, default paths, the numbers that the paper reports; and
+where images lie as archives unpack."""
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
-from typing import Dict, Optional
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from datasets.description import SUFFIX, DatasetSpec, load_description
-from datasets.files import DataError, PathLike
+from datasets.files import DataError, PathLike, shorten
 from datasets.names import (
     COCO_CLASSES,
     MINI_BACKGROUNDS,
@@ -109,3 +112,54 @@ def how_to_caption(name: str) -> str:
 def guess_dataset(path: PathLike) -> Optional[DatasetSpec]:
     """The dataset whose name is a folder of `path`, as in data/voc2007/...; for help in error messages."""
     return next((DATASETS[part] for part in Path(path).parts if part in DATASETS), None)
+
+
+_FOLDERS = ("JPEGImages", "VOCdevkit/*/JPEGImages", "VOC*/JPEGImages", "Flickr", "images", "train2014", "val2014")
+"""Where the images lie below an image root, as archives unpack: patterns, tried in order."""
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp", ".gif", ".tif", ".tiff", "")
+"""What may follow an image id, tried in order; the empty one is for ids that already end in an extension."""
+
+
+def find_layout(img_root: Path, image_ids: Sequence[str]) -> Tuple[Path, str]:
+    """The folder below `img_root` that holds the images, and the extension of the first one found.
+
+    Raises:
+        DataError: there is no such folder, or none of the first images is in it.
+    """
+    spec = guess_dataset(img_root)
+    help_text = f"get the images: {spec.get_images}" if spec else "name the folder that holds the images"
+    if not img_root.is_dir():
+        img_root = img_root.with_name(_OTHER_NAMES.get(img_root.name, img_root.name))
+    if not img_root.is_dir():
+        raise DataError(f"{img_root}: no such image folder; {help_text}")
+    if not image_ids:
+        return img_root, IMAGE_SUFFIXES[0]
+    folders = [img_root, *(folder for pattern in _FOLDERS for folder in sorted(img_root.glob(pattern)))]
+    probes = image_ids[:20]  # more than one, as the first may be missing or out of place
+    for image_id in probes:
+        for folder, stem, suffix in itertools.product(folders, possible_stems(image_id), IMAGE_SUFFIXES):
+            if _is_file(folder / (stem + suffix)):
+                return folder, suffix
+    raise DataError(f"{img_root}: no image of the split file is here (looked for "
+                    f"{shorten(probes[0] + IMAGE_SUFFIXES[0])} here and in JPEGImages/, VOCdevkit/*/JPEGImages/ and "
+                    f"the like); {help_text}")
+
+
+_OTHER_NAMES = {"VOCtrainval_11-May-2012": "VOC2012_train_val"}
+"""Folder of an archive to what the authors call it."""
+
+_NUS_ID = re.compile(r"[A-Za-z_]+/([0-9]{4}_[0-9]+)")
+
+
+def possible_stems(image_id: str) -> List[str]:
+    """The names without extension that an image may have; some copies of NUS-WIDE have all of them in one folder."""
+    match = _NUS_ID.fullmatch(image_id)
+    return [image_id, match[1]] if match else [image_id]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long or otherwise impossible for this file system
+        return False

@@ -8,18 +8,19 @@ never see a label; evaluation takes `read_split_file`.
 from __future__ import annotations
 
 import copy
-import itertools
+import os
 import re
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch.utils.data import Dataset
 
-from datasets.files import DataError, PathLike, atomic_write, read_lines, shorten
+from datasets.files import DataError, FileState, PathLike, atomic_write, look_up, read_lines, shorten
 from datasets.images import check_images, read_image
-from datasets.registry import DATASETS, guess_dataset
+from datasets.registry import DATASETS, IMAGE_SUFFIXES, find_layout, guess_dataset, possible_stems
 
 VARIANTS = {
     "main_": "--split_source main",
@@ -170,11 +171,8 @@ def _build_command(path: PathLike) -> str:
     return " ".join([spec.get_split_files, *flags])
 
 
-_FOLDERS = ("JPEGImages", "VOCdevkit/*/JPEGImages", "VOC*/JPEGImages", "Flickr", "images", "train2014", "val2014")
-"""Where the images lie below an image root, as archives unpack: patterns, tried in order."""
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp", ".gif", ".tif", ".tiff", "")
-"""What may follow an image id, tried in order; the empty one is for ids that already end in an extension."""
+LOOK_UP_THREADS = 8
+"""Files that are looked up at the same time: a network file system takes its time for each."""
 
 
 def _as_it_is(image: Any) -> Any:
@@ -198,7 +196,8 @@ class ImageList(Dataset):
                  transform: Callable[[Any], Any] = _as_it_is) -> None:
         self.image_ids = list(image_ids)
         self.transform = transform
-        self._folder, self._suffix = _find_layout(Path(img_root), self.image_ids)
+        self.folder, self._suffix = find_layout(Path(img_root), self.image_ids)
+        self._files: Optional[List[Optional[FileState]]] = None
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -213,23 +212,51 @@ class ImageList(Dataset):
         images.transform = transform
         return images
 
-    def path(self, index: int) -> Path:
+    def only(self, image_ids: Sequence[str]) -> ImageList:
+        """Some of the images, in the order of `image_ids`; what was looked up of them is kept."""
+        images = copy.copy(self)
+        images.image_ids = list(image_ids)
+        if self._files is not None:
+            file_of = dict(zip(self.image_ids, self._files))
+            images._files = [file_of[image_id] for image_id in image_ids]
+        return images
+
+    def files(self) -> Sequence[Optional[FileState]]:
+        """The file of every image, None for an image without one. The disk is asked once, with one `stat` an image
+        where all have the same extension."""
+        if self._files is None:
+            with ThreadPoolExecutor(LOOK_UP_THREADS) as pool:
+                parts = [range(start, min(start + 1000, len(self.image_ids)))
+                         for start in range(0, len(self.image_ids), 1000)]
+                self._files = [file for found in pool.map(lambda part: [self._look_up(index) for index in part], parts)
+                               for file in found]
+        return self._files
+
+    def _look_up(self, index: int) -> Optional[FileState]:
+        image_id = self.image_ids[index]
+        found = look_up(f"{self.folder}{os.sep}{image_id}{self._suffix}")
+        if found is None:  # in a folder of mixed extensions
+            others = (look_up(f"{self.folder}{os.sep}{stem}{suffix}")
+                      for stem in possible_stems(image_id) for suffix in IMAGE_SUFFIXES)
+            found = next(filter(None, others), None)
+        return found
+
+    def file(self, index: int) -> FileState:
         """The file of image `index`.
 
         Raises:
             DataError: there is none.
         """
+        found = self._look_up(index) if self._files is None else self._files[index]
+        if found is not None:
+            return found
         image_id = self.image_ids[index]
-        path = self._folder / (image_id + self._suffix)
-        if _is_file(path):
-            return path
-        for stem in _stems(image_id):
-            for suffix in SUFFIXES:  # a folder of mixed extensions
-                other = self._folder / (stem + suffix)
-                if _is_file(other):
-                    return other
-        raise DataError(f"{path}: no such image (id {shorten(image_id)}); add it, remove the id from the split file, "
-                        "or pass --skip_unreadable")
+        raise DataError(f"{self.folder / (image_id + self._suffix)}: no such image (id {shorten(image_id)}); add it, "
+                        "remove the id from the split file, or pass --skip_unreadable")
+
+    def path(self, index: int) -> Path:
+        """The path of `file`."""
+        return Path(self.file(index).path)
 
 
 def find_unreadable(images: ImageList, workers: int = 4, progress: bool = False) -> List[Tuple[str, str]]:
@@ -244,51 +271,12 @@ def find_unreadable(images: ImageList, workers: int = 4, progress: bool = False)
         `(image id, reason)` of each image that is missing or cannot be read, in order; the reason names the file.
     """
     unreadable, paths, indices = {}, [], []
-    for index in range(len(images)):
+    for index, file in enumerate(images.files()):
         try:
-            paths.append(images.path(index))
+            paths.append((file or images.file(index)).path)
             indices.append(index)
         except DataError as error:
             unreadable[index] = str(error)
     for position, reason in check_images(paths, workers, progress):
         unreadable[indices[position]] = reason
     return [(images.image_ids[index], unreadable[index]) for index in sorted(unreadable)]
-
-
-def _find_layout(img_root: Path, image_ids: Sequence[str]) -> Tuple[Path, str]:
-    """The folder below `img_root` that holds the images, and the extension of the first one found."""
-    spec = guess_dataset(img_root)
-    help_text = f"get the images: {spec.get_images}" if spec else "name the folder that holds the images"
-    if not img_root.is_dir():
-        img_root = img_root.with_name(_OTHER_NAMES.get(img_root.name, img_root.name))
-    if not img_root.is_dir():
-        raise DataError(f"{img_root}: no such image folder; {help_text}")
-    if not image_ids:
-        return img_root, SUFFIXES[0]
-    folders = [img_root, *(folder for pattern in _FOLDERS for folder in sorted(img_root.glob(pattern)))]
-    probes = image_ids[:20]  # more than one, as the first may be missing or out of place
-    for image_id in probes:
-        for folder, stem, suffix in itertools.product(folders, _stems(image_id), SUFFIXES):
-            if _is_file(folder / (stem + suffix)):
-                return folder, suffix
-    raise DataError(f"{img_root}: no image of the split file is here (looked for {shorten(probes[0] + SUFFIXES[0])} "
-                    f"here and in JPEGImages/, VOCdevkit/*/JPEGImages/ and the like); {help_text}")
-
-
-_OTHER_NAMES = {"VOCtrainval_11-May-2012": "VOC2012_train_val"}
-"""Folder of an archive to what the authors call it."""
-
-_NUS_ID = re.compile(r"[A-Za-z_]+/([0-9]{4}_[0-9]+)")
-
-
-def _stems(image_id: str) -> List[str]:
-    """The names without extension that an image may have; some copies of NUS-WIDE have all of them in one folder."""
-    match = _NUS_ID.fullmatch(image_id)
-    return [image_id, match[1]] if match else [image_id]
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long or otherwise impossible for this file system
-        return False

@@ -20,7 +20,7 @@ from datasets.filter.matcher import CategoryMatcher
 from datasets.progress import bar
 from datasets.registry import DatasetSpec, get_dataset
 from datasets.split_file import ImageList, read_image_ids
-from engine.features.readable_images import check_once
+from engine.features.readable_images import CHECKED, check_once
 from engine.process.distributed import get_device
 from models.captioners.captioner import Captioner
 from models.captioners.load_captioner import load_captioner
@@ -238,7 +238,7 @@ def caption_stage(args: argparse.Namespace) -> Dict[str, str]:
         raise DataError(f"--caption_batch_size {args.caption_batch_size}: a batch has at least 1 image")
     images = ImageList(args.train_img_root or spec.train_img_root, _image_ids(args))
     if not args.skip_unreadable:
-        reasons = check_once(images, Path(args.caption_root) / spec.name / "checked", args.num_workers)
+        reasons = check_once(images, Path(args.feature_root) / CHECKED, args.num_workers)
         if reasons:
             raise DataError(f"{len(reasons):,} of {len(images):,} images cannot be read (listed above); mend them, or "
                             "go on without them by --skip_unreadable")

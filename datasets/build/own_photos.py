@@ -13,7 +13,8 @@ from datasets.description import DatasetSpec
 from datasets.files import DataError, PathLike, read_lines, shorten
 from datasets.images import check_images
 from datasets.names import VOC_COCO_BACKGROUNDS
-from datasets.split_file import SUFFIXES, Split, check_image_id
+from datasets.registry import IMAGE_SUFFIXES
+from datasets.split_file import Split, check_image_id
 
 Labels = Dict[str, List[int]]
 """Image id to class indices, of the photos that somebody labelled."""
@@ -73,7 +74,7 @@ def _walk(root: Path) -> Tuple[List[str], Dict[str, int]]:
             if name.startswith("."):
                 continue
             suffix = Path(name).suffix.lower()
-            if suffix and suffix in SUFFIXES:
+            if suffix and suffix in IMAGE_SUFFIXES:
                 paths.append(Path(folder, name).relative_to(root).as_posix())
             else:
                 others[suffix] += 1

@@ -19,6 +19,9 @@ def add_captioning_flags(parser: argparse.ArgumentParser) -> None:
                        help="folder of the images (default: the dataset's training images)")
     group.add_argument("--train_split_file", "--split_file",
                        help="lines `image_id ...` (default: the dataset's training split)")
+    group.add_argument("--feature_root", default="features",
+                       help="keeps the outcome of the check of the images, for the train scripts too (default: "
+                            "features)")
     group.add_argument("--skip_unreadable", action="store_true",
                        help="list images that cannot be read and go on without them, instead of stopping at once")
     group.add_argument("--caption_batch_size", type=count, default=32, help="images a batch (default: 32)")

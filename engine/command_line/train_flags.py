@@ -133,6 +133,11 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
     group.add_argument("--crop_labels", choices=CROP_LABELS, default="category",
                        help="category: the class that a crop was cut for; image: all labels of its image; ignore: the "
                             "class, and no loss for the other positives of the image")
+    group.add_argument("--max_crops", type=count, metavar="N",
+                       help="at most so many crops, drawn by --seed (default: all that are found)")
+    group.add_argument("--keep_crop_features", action="store_true",
+                       help="leave the crops' features in the output folder when the run is done, for a run with more "
+                            "--epochs; the crops themselves stay in any case")
 
     add_cdul_flags(parser)
     add_tai_dpt_flags(parser)

@@ -11,7 +11,8 @@ _BAC_GCN = (
     "no_class_background_edges", "no_backgrounds", "mask_share", "mask_threshold", "attention_layer", "mask_mode",
     "no_masked_globals", "k", "frozen_kernel", "no_gcn", "gcn_layer", "gcn_depth", "gcn_width", "gcn_activation",
     "no_residual", "logits", "logit_scale", "reso_epoch", "no_reso", "gamma", "epsilon", "positive_threshold",
-    "crop_min_side", "crop_labels", "recipe", "val_share", "kernel_start", "self_share", "logit_start", "lr_warmup")
+    "crop_min_side", "crop_labels", "max_crops", "keep_crop_features", "recipe", "val_share",
+    "kernel_start", "self_share", "logit_start", "lr_warmup")
 
 READ_BY: Dict[str, Tuple[str, ...]] = {
     **dict.fromkeys(_BAC_GCN, ("bac_gcn",)),
@@ -40,7 +41,8 @@ _ANY = object()
 _GRAPH = ("edge_threshold", "global_edge", "normalisation", "no_class_background_edges")
 
 SWITCHED_OFF: Tuple[Tuple[str, Any, Tuple[str, ...]], ...] = (
-    ("no_reso", True, ("reso_epoch", "gamma", "epsilon", "positive_threshold", "crop_min_side", "crop_labels")),
+    ("no_reso", True, ("reso_epoch", "gamma", "epsilon", "positive_threshold", "crop_min_side", "crop_labels",
+                       "max_crops", "keep_crop_features")),
     ("no_gcn", True, ("gcn_layer", "gcn_depth", "gcn_width", "gcn_activation", "no_residual", "adjacency", *_GRAPH)),
     ("adjacency", "identity", _GRAPH),
     ("gcn_depth", 1, ("gcn_width", "gcn_activation")),
@@ -50,7 +52,7 @@ SWITCHED_OFF: Tuple[Tuple[str, Any, Tuple[str, ...]], ...] = (
     ("logit_start", "fitted", ("logit_scale",)),
     ("mask_threshold", _ANY, ("mask_share",)),
     ("backbone", "clip", ("resnet_weights", "image_size")),
-    ("no_feature_store", True, ("patch_dtype",)),
+    ("no_feature_store", True, ("patch_dtype", "keep_crop_features")),
     ("raw_cosine", True, ("standardise",)),
     ("statistics", _ANY, ("compounds",)),
 )

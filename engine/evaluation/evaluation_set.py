@@ -58,12 +58,11 @@ def check_weights(args: argparse.Namespace, trained: Checkpoint, clip_model: CLI
 def load_evaluation_set(args: argparse.Namespace, spec: DatasetSpec, device: torch.device) -> EvaluationSet:
     """Load the CLIP of `--model_path` and the test split."""
     num_classes = len(spec.classes)
-    split, skipped = read_test_split(args, num_classes)
+    images, split, skipped = read_test_split(args, num_classes)
     clip_model = load_clip(args, device)
     encoder = build_encoder(args, clip_model)
-    images = ImageList(args.val_img_root, split.image_ids, encoder.transform)
-    targets = split.targets(num_classes)
-    return EvaluationSet(args, spec, device, clip_model, encoder, images, targets, skipped)
+    images = images.with_transform(encoder.transform)
+    return EvaluationSet(args, spec, device, clip_model, encoder, images, split.targets(num_classes), skipped)
 
 
 class Scored(NamedTuple):

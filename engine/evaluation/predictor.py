@@ -13,7 +13,6 @@ from torch import Tensor
 
 from datasets.files import DataError
 from datasets.registry import DatasetSpec, get_dataset
-from datasets.split_file import ImageList
 from engine.evaluation.evaluation_set import check_weights
 from engine.evaluation.metrics import average_precision
 from engine.features.extraction import extract_features
@@ -135,11 +134,10 @@ def class_ap(predictor: Predictor) -> Tuple[np.ndarray, np.ndarray]:
     """AP of every class on the test images in percent, (C,) each: of the model and of CLIP zero-shot."""
     assert predictor.model is not None, "CLIP alone has no model to ask"
     args, num_classes = predictor.args, predictor.num_classes
-    split = read_test_split(args, num_classes).split
+    images, split, _ = read_test_split(args, num_classes)
     if not any(split.labels):
         raise DataError(f"{args.val_split_file}: {NO_MAP}; there are no classes to draw")
-    images = ImageList(args.val_img_root, split.image_ids, predictor.encoder.transform)
-    store = extract_features(predictor.encoder, images, "test", args)
+    store = extract_features(predictor.encoder, images.with_transform(predictor.encoder.transform), "test", args)
     targets = split.targets(num_classes)
     scores = predict(predictor.model, FeatureSet([store], targets), args, predictor.device)[:, :num_classes]
     zero_shot = zero_shot_scores(store.plain_globals(), predictor.text_embeddings[:num_classes].cpu())

@@ -5,35 +5,40 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, Sequence, Tuple, Union
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from datasets.files import DataError
 from datasets.progress import bar, say
 from datasets.split_file import ImageList
 from engine.features.feature_store import (
+    ArraySpec,
     FeatureStore,
     PackedFeatures,
-    StoreWriter,
     format_bytes,
     is_complete,
-    owned,
+    mark_used,
     pack,
     store_arrays,
     unpack,
 )
 from engine.features.frozen_clip import ENCODER_FLAGS, weights_digest
-from engine.process.distributed import world
+from engine.features.store_writer import StoreWriter, missing_bytes, owned
+from engine.features.stored_rows import list_digest
+from engine.process.distributed import from_main, is_main, world
 from models.encoder import Features, FrozenEncoder
+from models.reso import expected_crops
 
 
-def extract_features(encoder: FrozenEncoder, images: ImageList, what: str,
-                     args: argparse.Namespace) -> FeatureSource:
-    """Open the store of `images` under `--feature_root`, computing what it still lacks.
+def extract_features(encoder: FrozenEncoder, images: ImageList, what: str, args: argparse.Namespace,
+                     root: Optional[Path] = None) -> FeatureSource:
+    """Open the store of `images`, computing what it still lacks.
 
     The folder's name is a digest of the weights, the preprocessing, the masks, the image list and the files' sizes,
     so a store is never read for anything else. A killed run goes on from the last finished chunk. Of several runs
@@ -45,40 +50,150 @@ def extract_features(encoder: FrozenEncoder, images: ImageList, what: str,
         what: "train", "test" or "crops", for the progress bar.
         args: `--feature_root`, `--patch_dtype`, `--no_feature_store`, `--num_workers` and `--encode_batch_size`
             (which can change the last bits of the features, not the store's name).
+        root: holds the store (default: `--feature_root`).
 
     Raises:
         DataError: there is no room, or an image cannot be read.
     """
     if args.no_feature_store:
         return LiveFeatures(encoder, images, args)
+    plan = _plan(encoder, images, what, args, root)
+    _check_room([plan], args)
+    return _open(encoder, plan, args)
+
+
+def extract_train_and_test(encoder: FrozenEncoder, train: ImageList, test: ImageList,
+                           args: argparse.Namespace) -> Tuple[FeatureSource, FeatureSource]:
+    """`extract_features` of both; whether the disk has room for both is known before the first image is encoded.
+
+    What ReSO's crops will need is not known before the model is trained: where there may be no room for them, that is
+    a warning.
+
+    Args:
+        encoder: the frozen encoder.
+        train: the training images.
+        test: the test images.
+        args: those of `extract_features`, and ReSO's.
+
+    Raises:
+        DataError: see `extract_features`.
+    """
+    if args.no_feature_store:
+        return LiveFeatures(encoder, train, args), LiveFeatures(encoder, test, args)
+    plans = [_plan(encoder, train, "train", args), _plan(encoder, test, "test", args)]
+    _check_room(plans, args)
+    _warn_of_crops(plans, len(train) * image_bytes(encoder, args), args)
+    return _open(encoder, plans[0], args), _open(encoder, plans[1], args)
+
+
+def image_bytes(encoder: FrozenEncoder, args: argparse.Namespace) -> int:
+    """Bytes that an image takes in a store; none with `--no_feature_store`."""
+    if args.no_feature_store:
+        return 0
+    height, width = encoder.clip.visual.grid(encoder.resolution, encoder.resolution)
+    return _size(store_arrays(1, height * width, encoder.clip.embed_dim, args.patch_dtype))
+
+
+class _Plan(NamedTuple):
+    """A store that is there or to be made."""
+
+    images: ImageList
+    what: str
+    folder: Path
+    meta: Dict[str, Any]
+    grid: Tuple[int, int]
+    arrays: Dict[str, ArraySpec]
+
+
+def _plan(encoder: FrozenEncoder, images: ImageList, what: str, args: argparse.Namespace,
+          root: Optional[Path] = None) -> _Plan:
     meta = _describe(encoder, images, args.patch_dtype)
-    folder = Path(args.feature_root) / hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:16]
-    if not is_complete(folder):
-        with owned(folder):
-            if not is_complete(folder):
-                _fill(encoder, images, folder, meta, what, args)
-    return FeatureStore(folder)
+    name = hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:16]
+    grid = encoder.clip.visual.grid(*images[0][0].shape[-2:])
+    arrays = store_arrays(len(images), grid[0] * grid[1], encoder.clip.embed_dim, args.patch_dtype)
+    return _Plan(images, what, (root or Path(args.feature_root)) / name, meta, grid, arrays)
 
 
 def _describe(encoder: FrozenEncoder, images: ImageList, patch_dtype: str) -> Dict[str, Any]:
     """Everything that the stored features depend on."""
-    listed = "\n".join(f"{image_id} {images.path(row).stat().st_size}" for row, image_id in enumerate(images.image_ids))
     return {
         "weights": weights_digest(encoder.clip.visual), "transform": repr(images.transform),  # tells the resolution
         **{flag: getattr(encoder, flag) for flag in ENCODER_FLAGS if flag != "resolution"}, "patch_dtype": patch_dtype,
-        "images": hashlib.sha256(listed.encode()).hexdigest(),
+        "images": list_digest(images),
     }
 
 
-def _fill(encoder: FrozenEncoder, images: ImageList, folder: Path, meta: Dict[str, Any], what: str,
-          args: argparse.Namespace) -> None:
-    device = next(encoder.clip.parameters()).device
-    grid = encoder.clip.visual.grid(*images[0][0].shape[-2:])
-    arrays = store_arrays(len(images), grid[0] * grid[1], encoder.clip.embed_dim, args.patch_dtype)
-    size = sum(spec.nbytes for spec in arrays.values())
-    say(f"features ({what}): {len(images):,} images x {format_bytes(size / len(images))} = {format_bytes(size)} "
-        f"in {folder}")
-    with StoreWriter(folder, arrays) as writer:
+def _size(arrays: Dict[str, ArraySpec]) -> int:
+    return sum(spec.nbytes for spec in arrays.values())
+
+
+def _check_room(plans: Sequence[_Plan], args: argparse.Namespace) -> None:
+    """Raises DataError where the disk has no room for what is missing of the stores, with what can be done about it
+    and keeps what is there."""
+    def check() -> None:
+        missing = {plan.what: missing_bytes(plan.folder, plan.arrays) for plan in plans}
+        root, needed = plans[0].folder.parent, sum(missing.values())
+        free = _free(root)
+        if needed <= free:
+            return
+        advice = ["make room (`python -m engine.stores` lists what is there)"]
+        if root != Path(args.feature_root):  # of crops that are cut: the run keeps its flags
+            advice.append("go on without stores by --no_feature_store")
+        elif needed < sum(_size(plan.arrays) for plan in plans):
+            advice.append(f"move {root} to a larger disk and name it by --feature_root; what it holds stays valid")
+        else:
+            advice.append("choose another --feature_root")
+            if args.patch_dtype == "fp16" and needed * 0.51 < free:
+                advice.append("halve them with --patch_dtype int8")
+            advice.append("do without them by --no_feature_store")
+        parts = " and ".join(f"{format_bytes(size)} for {what}" for what, size in missing.items() if size)
+        raise DataError(f"{root}: the features need {parts}, {format_bytes(free)} are free, "
+                        f"{format_bytes(needed - free)} are missing; {', or '.join(advice)}")
+
+    from_main(check)
+
+
+def _warn_of_crops(plans: Sequence[_Plan], bytes_of_all: int, args: argparse.Namespace) -> None:
+    """Say so where ReSO's crops may find no room, if there are as many as elsewhere."""
+    if args.no_reso or args.epochs < args.reso_epoch or not is_main():
+        return
+    share, output, root = expected_crops(args.gamma), Path(args.output_dir), plans[0].folder.parent
+    count = round(share * len(plans[0].images))
+    count = count if args.max_crops is None else min(count, args.max_crops)
+    needed = count * bytes_of_all // len(plans[0].images)
+    left = _free(output)
+    if _existing(output).stat().st_dev == _existing(root).stat().st_dev:
+        left -= sum(missing_bytes(plan.folder, plan.arrays) for plan in plans)
+    if needed > left:
+        say(f"warning: {output}: ReSO's crops may be {count:,} from epoch {args.reso_epoch} on, whose features take "
+            f"{format_bytes(needed)}, and {format_bytes(left)} will be left; make room until then, or bound them by "
+            "--max_crops N")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(place for place in (folder, *folder.absolute().parents) if place.exists())
+
+
+def _free(folder: Path) -> int:
+    """Bytes that are free where the folder is, or will be."""
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def _open(encoder: FrozenEncoder, plan: _Plan, args: argparse.Namespace) -> FeatureStore:
+    if not is_complete(plan.folder):
+        with owned(plan.folder):
+            if not is_complete(plan.folder):
+                _fill(encoder, plan, args)
+    from_main(lambda: mark_used(plan.folder))
+    return FeatureStore(plan.folder)
+
+
+def _fill(encoder: FrozenEncoder, plan: _Plan, args: argparse.Namespace) -> None:
+    device, images, size = next(encoder.clip.parameters()).device, plan.images, _size(plan.arrays)
+    say(f"features ({plan.what}): {len(images):,} images x {format_bytes(size / len(images))} = {format_bytes(size)} "
+        f"in {plan.folder}")
+    with StoreWriter(plan.folder, plan.arrays) as writer:
         chunks = writer.chunks_to_do()
         batches = [chunk[start:start + args.encode_batch_size]
                    for chunk in chunks for start in range(0, len(chunk), args.encode_batch_size)]
@@ -86,11 +201,17 @@ def _fill(encoder: FrozenEncoder, images: ImageList, folder: Path, meta: Dict[st
                             pin_memory=device.type == "cuda")
         own = sum(map(len, chunks))
         done = max(len(images) // world().size - own, 0)  # of this process's share, before a stop
-        with bar(f"features ({what})", "image", own + done, done) as shown:
+        with bar(f"features ({plan.what})", "image", own + done, done) as shown:
             for rows, (batch, _) in zip(batches, loader):
                 writer.write(rows, pack(encoder(batch.to(device, non_blocking=True)), args.patch_dtype))
                 shown.update(len(rows))
-    writer.finish({**meta, "grid": grid})
+    writer.finish({**plan.meta, "grid": plan.grid, "of": _belongs_to(plan, args)})
+
+
+def _belongs_to(plan: _Plan, args: argparse.Namespace) -> Dict[str, Any]:
+    """What people know a store by; for the list of stores."""
+    flags = {flag: value for flag, value in vars(args).items() if flag in ("dataset", "model_path")}
+    return {"what": plan.what, "images": len(plan.images), "folder": str(plan.images.folder), **flags}
 
 
 def _workers(args: argparse.Namespace) -> int:
@@ -125,8 +246,8 @@ class LiveFeatures:
         batches = torch.arange(len(self)).split(self.batch_size)
         return torch.cat([self[rows.numpy()].global_embeddings[:, 0].cpu() for rows in batches])
 
-    def read(self, rows: Sequence[int]) -> PackedFeatures:
-        """The features of some rows, in their order, rounded as a store would."""
+    def read(self, rows: Sequence[int], pinned: bool = False) -> PackedFeatures:
+        """The features of some rows, in their order, rounded as a store would; on the encoder's device."""
         device = next(self.encoder.clip.parameters()).device
         parts = []
         for start in range(0, len(rows), self.batch_size):

@@ -48,9 +48,9 @@ class Selection:
         """The global embeddings of the unmasked images, (n, D) in float32."""
         return self.source.plain_globals()[self.rows]
 
-    def read(self, rows: Sequence[int]) -> PackedFeatures:
+    def read(self, rows: Sequence[int], pinned: bool = False) -> PackedFeatures:
         """The features of some rows, in their order."""
-        return self.source.read(self.rows[rows].tolist())
+        return self.source.read(self.rows[rows].tolist(), pinned)
 
 
 AnySource = Union[FeatureSource, Selection]
@@ -83,12 +83,16 @@ class FeatureSet:
 
     def features(self, rows: np.ndarray, device: Optional[torch.device] = None) -> Features:
         """Features of `rows`, in their order, on `device` (default: the CPU)."""
+        pinned = device is not None and device.type == "cuda"
         owner = np.searchsorted(self._starts, rows, side="right") - 1
-        order = np.argsort(owner, kind="stable")
-        parts = [store.read(rows[owner == number] - self._starts[number])
-                 for number, store in enumerate(self.stores) if (owner == number).any()]
-        back = torch.from_numpy(np.argsort(order, kind="stable"))
-        packed = {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
+        places = [np.flatnonzero(owner == number) for number in range(len(self.stores))]
+        parts = [(place, store.read(rows[place] - start, pinned))
+                 for place, store, start in zip(places, self.stores, self._starts) if len(place)]
+        if len(parts) == 1:
+            packed = parts[0][1]
+        else:  # back into the order asked for
+            order = torch.from_numpy(np.argsort(np.concatenate([place for place, _ in parts])))
+            packed = {name: torch.cat([part[name] for _, part in parts])[order] for name in parts[0][1]}
         return unpack({name: _upload(values, device) for name, values in packed.items()})
 
     def num_batches(self, batch_size: int, world: World = ALONE) -> int:

@@ -1,34 +1,31 @@
-"""Feature stores on disk: memory-mapped arrays that fill in resumable chunks and are read row by row."""
+"""Feature stores on disk: what is in them, and reading them row by row."""
 from __future__ import annotations
 
-import mmap
 import os
-import shutil
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterator, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import torch
-from filelock import BaseFileLock, FileLock, Timeout
 from torch import Tensor
 
-from datasets.files import DataError, PathLike, read_json, write_json
-from datasets.progress import say
-from engine.process.distributed import barrier, from_main, world
+from datasets.files import DataError, PathLike, read_json
+from engine.process.distributed import from_main
 from models.encoder import Features
-
-CHUNK_ROWS = 256
-"""Rows between two records of progress: what a killed extraction computes again."""
 
 PATCH_DTYPES = ("fp16", "int8")
 
 PackedFeatures = Dict[str, Tensor]
 """Features as they are stored, by the name of their array."""
 
-_META = "store.json"
-_DONE = "done"
+META = "store.json"
+"""Written last; its time is that of the last use. An unfinished store has the folder `DONE` in its place."""
+DONE = "done"
+LOCK = "lock"
 
 
 def pack(features: Features, patch_dtype: str) -> PackedFeatures:
@@ -72,11 +69,67 @@ def store_arrays(rows: int, num_patches: int, dim: int, patch_dtype: str) -> Dic
 
 def is_complete(folder: PathLike) -> bool:
     """Whether the store in `folder` has all of its rows, as the main process sees it."""
-    return from_main(lambda: (Path(folder) / _META).exists())
+    return from_main(lambda: (Path(folder) / META).exists())
+
+
+def mark_used(folder: PathLike) -> None:
+    """Remember when a complete store was used last; not where others own it."""
+    with suppress(OSError):
+        os.utime(Path(folder) / META)
+
+
+READERS = 8
+"""Threads that wait for rows which are not in memory: a disk is the faster the more it is asked at the same time."""
+
+
+class _RowFile:
+    """One array of a store, whose rows are read at their positions, not through a memory map: a map asks for pages one
+    after the other, and the system reads megabytes around each of them."""
+
+    def __init__(self, path: Path) -> None:
+        array = np.load(path, mmap_mode="r")
+        self.path, self.spec = path, ArraySpec(array.shape, str(array.dtype))
+        self._offset, self._row_bytes = array.offset, array[:1].nbytes
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+        if hasattr(os, "posix_fadvise"):  # rows come in random order: nothing around them is wanted
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+
+    def empty(self, rows: int, pinned: bool) -> Tensor:
+        """A tensor that takes so many rows."""
+        return torch.empty((rows, *self.spec.shape[1:]), dtype=getattr(torch, self.spec.dtype), pin_memory=pinned)
+
+    def read(self, row: int, place: memoryview, wait: bool) -> bool:
+        """Read a row to the place for it; whether it is there now. Without `wait` it is only if it was in memory."""
+        flags = 0 if wait or _NO_WAIT is None else _NO_WAIT
+        try:
+            done = os.preadv(self._descriptor, [place], self._offset + row * self._row_bytes, flags)
+        except OSError as error:
+            if wait:
+                raise _damaged(self.path.parent, f"{self.path.name}: {error.strerror}") from None
+            return False  # not in memory, or the file system cannot tell
+        if wait and done < len(place):
+            raise _damaged(self.path.parent, f"{self.path.name} ends early")
+        return done == len(place)
+
+    def column(self, index: int) -> np.ndarray:
+        """`array[:, index]`; rows are read in blocks, so that the array is never in memory as a whole."""
+        values_a_row, parts = int(np.prod(self.spec.shape[1:])), []
+        for start in range(0, self.spec.shape[0], _BLOCK_ROWS):
+            block = np.fromfile(self.path, self.spec.dtype, min(_BLOCK_ROWS, self.spec.shape[0] - start) * values_a_row,
+                                offset=self._offset + start * self._row_bytes)
+            parts.append(block.reshape(-1, *self.spec.shape[1:])[:, index].copy())
+        return np.concatenate(parts)
+
+
+_NO_WAIT = getattr(os, "RWF_NOWAIT", None)
+"""Makes a read fail that would have to wait for the disk; Linux has it."""
+
+_BLOCK_ROWS = 4096
 
 
 class FeatureStore:
-    """Features of a list of images in memory-mapped files; reading touches only the rows asked for.
+    """Features of a list of images in files; reading touches only the rows asked for.
 
     A store is a folder with the arrays of `store_arrays` as .npy files, and `store.json`, which is written last and
     says what the features were made of.
@@ -87,23 +140,21 @@ class FeatureStore:
 
     def __init__(self, folder: PathLike) -> None:
         self.folder = Path(folder)
-        self.meta: Dict[str, Any] = read_json(self.folder / _META)
+        self.meta: Dict[str, Any] = read_json(self.folder / META)
         try:
-            maps = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in self.meta["arrays"]}
-            rows, patches, dim = maps["patch_embeddings"].shape
+            self._files = {name: _RowFile(self.folder / f"{name}.npy") for name in self.meta["arrays"]}
+            rows, patches, dim = self._files["patch_embeddings"].spec.shape
             height, width = self.meta["grid"]
-            expected = store_arrays(rows, patches, dim, "int8" if "patch_scales" in maps else "fp16")
-            fits = patches == height * width and expected == {
-                name: ArraySpec(array.shape, str(array.dtype)) for name, array in maps.items()}
+            expected = store_arrays(rows, patches, dim, "int8" if "patch_scales" in self._files else "fp16")
+            fits = patches == height * width and expected == {name: file.spec for name, file in self._files.items()}
         except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise _damaged(self.folder, str(error)) from None
         if not fits:
             raise _damaged(self.folder, "its arrays do not fit each other")
-        self._mmaps = [array.base for array in maps.values()]
-        self._arrays = {name: np.asarray(array) for name, array in maps.items()}
+        self._readers = ThreadPoolExecutor(READERS)
 
     def __len__(self) -> int:
-        return len(self._arrays["global_embeddings"])
+        return self._files["global_embeddings"].spec.shape[0]
 
     @property
     def grid(self) -> Tuple[int, int]:
@@ -112,15 +163,24 @@ class FeatureStore:
 
     def plain_globals(self) -> Tensor:
         """The [cls] embeddings of the unmasked images, (n, D) in float32."""
-        return torch.from_numpy(self._arrays["global_embeddings"][:, 0].astype(np.float32))
+        return torch.from_numpy(self._files["global_embeddings"].column(0).astype(np.float32))
 
-    def read(self, rows: Sequence[int]) -> PackedFeatures:
-        """The stored values of some rows, in their order."""
-        packed = {name: torch.from_numpy(array[rows]) for name, array in self._arrays.items()}
-        # Pages that were read stay in the system's cache, but no longer count as memory of this process.
-        for mapped in self._mmaps:
-            if hasattr(mapped, "madvise"):
-                mapped.madvise(mmap.MADV_DONTNEED)
+    def read(self, rows: Sequence[int], pinned: bool = False) -> PackedFeatures:
+        """The stored values of some rows, in their order.
+
+        Rows that the system has in memory are copied by this thread; for the others several threads wait.
+
+        Args:
+            rows: their numbers from 0 on.
+            pinned: into memory that CUDA can copy from while the program goes on.
+        """
+        packed = {name: file.empty(len(rows), pinned) for name, file in self._files.items()}
+        jobs = [(file, int(row), place) for name, file in self._files.items()
+                for row, place in zip(rows, _places(packed[name]))]
+        if _NO_WAIT is not None:
+            jobs = [job for job in jobs if not _read(job, wait=False)]
+        if jobs:
+            list(self._readers.map(partial(_read_all, jobs), range(READERS)))
         return packed
 
     def __getitem__(self, rows: Sequence[int]) -> Features:
@@ -128,140 +188,26 @@ class FeatureStore:
         return unpack(self.read(rows))
 
 
-class StoreWriter:
-    """Fills a store. One thread of its own copies from the device and writes, while the encoder goes on.
-
-    Disk space is reserved before the first row is computed. A chunk counts as done once its rows are on disk, so a
-    killed extraction leaves whole chunks, and the finished files are the same bytes as without the stop. The
-    processes of a distributed run make, fill and finish one store together.
-
-    Args:
-        folder: the store's folder.
-        arrays: its arrays.
-
-    Raises:
-        DataError: there is no room for the arrays.
-    """
-
-    def __init__(self, folder: PathLike, arrays: Dict[str, ArraySpec]) -> None:
-        self.folder = Path(folder)
-        self.arrays = arrays
-        self._rows = next(iter(arrays.values())).shape[0]
-        from_main(self._reserve)
-        self._files = {name: (self.folder / f"{name}.npy").open("r+b") for name in arrays}
-        self._offsets = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r").offset for name in arrays}
-        self._thread = ThreadPoolExecutor(1)
-        self._pending: List[Future[None]] = []
-
-    def chunks_to_do(self) -> List[range]:
-        """The rows of every chunk that is not done and falls to this process."""
-        done = from_main(lambda: {int(path.name) for path in (self.folder / _DONE).iterdir()})
-        chunks = [range(start, min(start + CHUNK_ROWS, self._rows)) for start in range(0, self._rows, CHUNK_ROWS)
-                  if start not in done]
-        return chunks[world().rank::world().size]
-
-    def write(self, rows: range, packed: PackedFeatures) -> None:
-        """Write consecutive rows, soon. A chunk is done with its last row, so its rows come in order.
-
-        Raises:
-            DataError: rows given earlier could not be written, or are not finite numbers.
-        """
-        self._pending.append(self._thread.submit(self._write, rows, packed))
-        if len(self._pending) > 2:
-            self._pending.pop(0).result()
-
-    def __enter__(self) -> StoreWriter:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Wait until everything is written. Raises as `write`."""
-        try:
-            for written in self._pending:
-                written.result()
-        finally:
-            self._thread.shutdown()
-            for file in self._files.values():
-                file.close()
-
-    def finish(self, meta: Dict[str, Any]) -> None:
-        """Declare the store complete, once the chunks of all processes are done."""
-        barrier()
-        from_main(lambda: self._finish(meta))
-
-    def _finish(self, meta: Dict[str, Any]) -> None:
-        write_json(self.folder / _META, {**meta, "arrays": self.arrays})
-        shutil.rmtree(self.folder / _DONE)
-
-    def _reserve(self) -> None:
-        (self.folder / _DONE).mkdir(parents=True, exist_ok=True)
-        for part in self.folder.glob("*.part"):
-            part.unlink()
-        missing = {name: spec for name, spec in self.arrays.items() if not (self.folder / f"{name}.npy").exists()}
-        needed, free = sum(spec.nbytes for spec in missing.values()), shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise DataError(f"{self.folder}: the features need {format_bytes(needed)}, {format_bytes(free)} are free; "
-                            "make room, choose another --feature_root, halve them with --patch_dtype int8, or do "
-                            "without them by --no_feature_store")
-        for name, spec in missing.items():
-            path = self.folder / f"{name}.npy"
-            part = path.with_suffix(".part")
-            try:
-                with part.open("wb") as file:
-                    np.lib.format.write_array_header_1_0(
-                        file, {"descr": np.dtype(spec.dtype).str, "fortran_order": False, "shape": spec.shape})
-                    _allocate(file.fileno(), file.tell() + spec.nbytes)
-                part.replace(path)
-            except OSError as error:
-                part.unlink(missing_ok=True)
-                raise _no_room(path, error) from None
-
-    def _write(self, rows: range, packed: PackedFeatures) -> None:
-        for name, values in packed.items():
-            values = values.cpu().contiguous()
-            if values.is_floating_point() and not torch.isfinite(values).all():
-                raise DataError(f"{self.folder}: the encoder's {name.replace('_', ' ')} of images {rows.start} to "
-                                f"{rows.stop - 1} are not finite; use --precision fp32 or bf16, or check the weights")
-            file, spec = self._files[name], self.arrays[name]
-            try:
-                file.seek(self._offsets[name] + rows.start * (spec.nbytes // spec.shape[0]))
-                file.write(values.numpy().data)
-            except OSError as error:
-                raise _no_room(self.folder / f"{name}.npy", error) from None
-        if rows.stop % CHUNK_ROWS == 0 or rows.stop == self._rows:
-            self._finish_chunk((rows.stop - 1) // CHUNK_ROWS * CHUNK_ROWS)
-
-    def _finish_chunk(self, start: int) -> None:
-        try:
-            for file in self._files.values():
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise _no_room(self.folder, error) from None
-        (self.folder / _DONE / str(start)).touch()
+_Job = Tuple[_RowFile, int, memoryview]
+"""An array, a row of it, and where its values go."""
 
 
-@contextmanager
-def owned(folder: PathLike) -> Iterator[None]:
-    """Hold the lock of a store that is to be filled; wait while another run has it.
-
-    The system releases the lock when its owner ends, however that happens. Look again whether the store is complete
-    once it is held.
-    """
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(str(Path(folder) / "lock"))
-    from_main(lambda: _acquire(lock, folder))
-    try:
-        yield
-    finally:
-        lock.release()  # only the main process holds it
+def _places(values: Tensor) -> Iterator[memoryview]:
+    """The bytes of each row of a tensor."""
+    whole: memoryview = values.view(-1).view(torch.uint8).numpy().data
+    size = len(whole) // max(len(values), 1)
+    return (whole[row * size:(row + 1) * size] for row in range(len(values)))
 
 
-def _acquire(lock: BaseFileLock, folder: PathLike) -> None:
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"{folder}: another run is computing these features; waiting for it")
-        lock.acquire()
+def _read(job: _Job, wait: bool) -> bool:
+    file, row, place = job
+    return file.read(row, place, wait)
+
+
+def _read_all(jobs: Sequence[_Job], reader: int) -> None:
+    """The share of one of the readers."""
+    for job in jobs[reader::READERS]:
+        _read(job, wait=True)
 
 
 def _damaged(folder: Path, reason: str) -> DataError:
@@ -275,16 +221,3 @@ def format_bytes(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
-
-
-def _allocate(descriptor: int, size: int) -> None:
-    """Make an open file `size` bytes long, with room on the disk behind them where the system can promise it."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
-    else:
-        os.truncate(descriptor, size)
-
-
-def _no_room(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path}: the features cannot be written ({error.strerror}); make room, choose another "
-                     "--feature_root, or do without a store by --no_feature_store")

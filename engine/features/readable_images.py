@@ -13,11 +13,14 @@ from datasets.files import DataError, PathLike, read_json, shorten, write_json
 from datasets.progress import say
 from datasets.split_file import ImageList, Split, find_unreadable, read_split_file
 
+CHECKED = "checked"
+"""Folder in `--feature_root` with the outcomes, which captioning and training share."""
+
 
 class Readable(NamedTuple):
     """The images of a list, in its order."""
 
-    image_ids: List[str]
+    images: ImageList
     skipped: List[str]
     """Those that cannot be read; empty without `--skip_unreadable`."""
 
@@ -35,7 +38,7 @@ def readable(image_ids: Sequence[str], img_root: PathLike, args: argparse.Namesp
             reasons are printed, a line an image.
     """
     images = ImageList(img_root, image_ids)
-    reasons = check_once(images, Path(args.feature_root) / "checked", args.num_workers)
+    reasons = check_once(images, Path(args.feature_root) / CHECKED, args.num_workers)
     if reasons:
         summary = f"{img_root}: {len(reasons):,} of {len(images):,} images cannot be read (listed above)"
         if not args.skip_unreadable:
@@ -43,12 +46,14 @@ def readable(image_ids: Sequence[str], img_root: PathLike, args: argparse.Namesp
         if len(reasons) == len(images):
             raise DataError(f"{summary}; nothing is left to go on with")
         say(f"{summary}; going on without them")
-    return Readable([image_id for image_id in images.image_ids if image_id not in reasons], list(reasons))
+    left = [image_id for image_id in images.image_ids if image_id not in reasons]
+    return Readable(images.only(left), list(reasons))
 
 
 class ReadableSplit(NamedTuple):
     """The readable images of a test split, with their true labels."""
 
+    images: ImageList
     split: Split
     skipped: List[str]
     """Images that cannot be read; empty without `--skip_unreadable`."""
@@ -66,12 +71,12 @@ def read_test_split(args: argparse.Namespace, num_classes: int) -> ReadableSplit
             is not on purpose.
     """
     split = read_split_file(args.val_split_file, num_classes)
-    image_ids, skipped = readable(split.image_ids, args.val_img_root, args)
-    split = split.only(image_ids)
+    images, skipped = readable(split.image_ids, args.val_img_root, args)
+    split = split.only(images.image_ids)
     if not any(split.labels) and not args.unlabelled_test:
         raise DataError(f"{args.val_split_file}: no image has a label, so there is no mAP; a line of a test split is "
                         "`image_id class class ...`. To go on without labels, pass --unlabelled_test")
-    return ReadableSplit(split, skipped)
+    return ReadableSplit(images, split, skipped)
 
 
 def check_once(images: ImageList, folder: PathLike, num_workers: int) -> Dict[str, str]:
@@ -95,12 +100,8 @@ def check_once(images: ImageList, folder: PathLike, num_workers: int) -> Dict[st
 
 def _digest(images: ImageList) -> str:
     """Changes with the list, the folder, and the size or the time of any file."""
-    digest = hashlib.sha256()
-    for row, image_id in enumerate(images.image_ids):
-        try:
-            path = os.path.abspath(images.path(row))
-            state = os.stat(path)
-            digest.update(f"{path} {state.st_size} {state.st_mtime_ns}\n".encode())
-        except (DataError, OSError):
-            digest.update(f"{image_id} is missing\n".encode())
+    digest, folder, start = hashlib.sha256(), os.path.abspath(images.folder), len(str(images.folder))
+    for image_id, file in zip(images.image_ids, images.files()):
+        state = f"{folder}{file.path[start:]} {file.size} {file.mtime_ns}" if file else f"{image_id} is missing"
+        digest.update(f"{state}\n".encode())
     return digest.hexdigest()[:16]

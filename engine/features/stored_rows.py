@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from datasets.progress import bar
 from datasets.split_file import ImageList
-from engine.features.feature_store import CHUNK_ROWS, ArraySpec, StoreWriter, is_complete, owned
+from engine.features.feature_store import ArraySpec, is_complete
+from engine.features.store_writer import CHUNK_ROWS, StoreWriter, owned
 from engine.process.distributed import gather, world
 
 ARRAY = "rows"
@@ -67,6 +68,7 @@ def _fill(folder: Path, compute: Compute, spec: ArraySpec, meta: Dict[str, Any],
 
 def list_digest(images: ImageList) -> str:
     """SHA-256 over the ids and file sizes of a list of images."""
-    listed = "\n".join(f"{image_id} {images.path(row).stat().st_size}" for row, image_id in enumerate(images.image_ids))
+    listed = "\n".join(f"{image_id} {(file or images.file(row)).size}"
+                       for row, (image_id, file) in enumerate(zip(images.image_ids, images.files())))
     return hashlib.sha256(listed.encode()).hexdigest()
 

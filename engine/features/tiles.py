@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
-from typing import Any, Callable, Tuple
+from typing import Any, Callable, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from datasets.files import FileState
 from datasets.images import read_image
 from datasets.split_file import ImageList
 from engine.features.frozen_clip import weights_digest
@@ -23,6 +23,7 @@ class Tiles(ImageList):
     def __init__(self, images: ImageList, zoom: int) -> None:
         self.images = images
         self.zoom = zoom
+        self.folder = images.folder
         self.transform = images.transform
         self.image_ids = [f"{image_id} tile {tile} of {zoom}x{zoom}"
                           for image_id in images.image_ids for tile in range(zoom * zoom)]
@@ -39,9 +40,13 @@ class Tiles(ImageList):
         box = (left * width, top * height, (left + 0.5) * width, (top + 0.5) * height)
         return self.transform(image.crop(tuple(round(side) for side in box))), index
 
-    def path(self, index: int) -> Path:
+    def files(self) -> Sequence[Optional[FileState]]:
+        """The files that the tiles are cut from."""
+        return [file for file in self.images.files() for _ in range(self.zoom ** 2)]
+
+    def file(self, index: int) -> FileState:
         """The file that tile `index` is cut from."""
-        return self.images.path(index // self.zoom ** 2)
+        return self.images.file(index // self.zoom ** 2)
 
 
 def tile_embeddings(encoder: FrozenEncoder, images: ImageList, zoom: int, args: argparse.Namespace) -> Tensor:

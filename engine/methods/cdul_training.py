@@ -133,8 +133,8 @@ class CDULTraining:
 
     def __init__(self, test: EvaluationSet, train_ids: Sequence[str]) -> None:
         self.test, self.args, self.device = test, test.args, test.device
-        train_ids, self.skipped = readable(train_ids, self.args.train_img_root, self.args)
-        train_images = ImageList(self.args.train_img_root, train_ids, test.images.transform)
+        train_images, self.skipped = readable(train_ids, self.args.train_img_root, self.args)
+        train_images = train_images.with_transform(test.images.transform)
         self.data = [train_images]
         train_views = encode_views(test.clip_model, train_images, "train", self.args)
         text_embeddings = test.class_embeddings()

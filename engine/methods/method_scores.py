@@ -93,10 +93,9 @@ def class_prototypes(test: EvaluationSet) -> Tensor:
     args, text_embeddings = test.args, test.class_embeddings()
     if args.prototypes == "text":
         return text_embeddings
-    train_ids, _ = readable(read_image_ids(args.train_split_file), args.train_img_root, args)
-    images = ImageList(args.train_img_root, train_ids, test.encoder.transform)
-    labels = load_targets(label_folder(args, test.spec), train_ids, test.spec.categories)[:, :test.num_classes]
-    store = extract_features(test.encoder, images, "train", args)
+    images, _ = readable(read_image_ids(args.train_split_file), args.train_img_root, args)
+    labels = load_targets(label_folder(args, test.spec), images.image_ids, test.spec.categories)[:, :test.num_classes]
+    store = extract_features(test.encoder, images.with_transform(test.encoder.transform), "train", args)
     return KERNEL_STARTS[args.prototypes](text_embeddings, store.plain_globals(), labels)
 
 

@@ -6,7 +6,7 @@ from typing import Callable, NamedTuple, Optional
 
 from datasets.captions.pseudo_labels import load_targets
 from datasets.files import DataError
-from datasets.split_file import ImageList, read_image_ids
+from datasets.split_file import read_image_ids
 from engine.evaluation.evaluation_set import EvaluationSet, Scored
 from engine.evaluation.threshold import best_threshold, spread
 from engine.features.readable_images import readable
@@ -34,9 +34,9 @@ def training_sample(test: EvaluationSet) -> EvaluationSet:
     """
     args, spec = test.args, test.spec
     ids = read_image_ids(args.train_split_file)
-    ids, skipped = readable([ids[row] for row in spread(len(ids)).tolist()], args.train_img_root, args)
-    labels = load_targets(label_folder(args, spec), ids, spec.categories, "scores")
-    images = ImageList(args.train_img_root, ids, test.images.transform)
+    images, skipped = readable([ids[row] for row in spread(len(ids)).tolist()], args.train_img_root, args)
+    labels = load_targets(label_folder(args, spec), images.image_ids, spec.categories, "scores")
+    images = images.with_transform(test.images.transform)
     return replace(test, images=images, targets=labels[:, :test.num_classes], skipped=skipped)
 
 

@@ -81,6 +81,12 @@ def is_main() -> bool:
     return world().rank == 0
 
 
+def leave() -> None:
+    """From here on this process is alone: what it does no longer asks for the others, who may have ended."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def barrier() -> None:
     """Wait until all processes are here."""
     any_process(False)

@@ -54,6 +54,9 @@ def _advice(error: RuntimeError) -> Optional[str]:
     if "DataLoader worker" in str(error):
         return ("a process that decodes images was killed, for want of memory perhaps; the same command goes on, with "
                 "fewer of them by --num_workers (0 decodes in the main process)")
+    if any(words in str(error) for words in ("Connection closed by peer", "Connection reset by peer")):  # of gloo
+        return ("another process of this run has ended, for a reason that it says itself, or was killed; the same "
+                "command goes on from what is saved")
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         reason = str(error).strip().splitlines()[0]
         return f"--compile: the encoder cannot be compiled ({reason}); install a C++ compiler, or leave --compile out"

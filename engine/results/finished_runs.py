@@ -18,7 +18,7 @@ PLACES = frozenset((
     "train_img_root", "train_split_file", "val_img_root", "val_split_file", "model_path", "activation", "caption_root",
     "feature_root", "output_dir", "config", "resume", "overwrite", "logger", "unlabelled_test", "device", "num_workers",
     "encode_batch_size", "compile", "no_feature_store", "skip_unreadable", "resnet_weights", "zoom", "seed", "dataset",
-    "method"))
+    "method", "keep_crop_features"))
 """Flags that say where and how a run was made, or which of several equal runs it is; not what was trained."""
 
 

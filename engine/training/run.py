@@ -21,11 +21,13 @@ from engine.process.metric_loggers import FOLDERS, LOGGERS, MetricLogger, Nowher
 from engine.process.stopwatch import describe_timing
 from engine.results.tables import results_table
 from engine.training.checkpoint import Progress, load_checkpoint, load_optimizer, load_weights
+from engine.training.crops import CROP_FEATURES
 from engine.training.provenance import write_config
+from models.reso import INDEX_NAME
 
 _FREE_FLAGS = frozenset((
     "output_dir", "config", "resume", "overwrite", "unlabelled_test", "epochs", "device", "num_workers", "feature_root",
-    "no_feature_store", "skip_unreadable", "zoom", "logger", "activation"))
+    "no_feature_store", "skip_unreadable", "zoom", "logger", "keep_crop_features", "activation"))
 """Flags that may differ between the parts of one run: they do not change what an epoch computes."""
 
 _DATA_FLAGS = frozenset((
@@ -144,6 +146,8 @@ class Run:
         free = _FREE_FLAGS if self.args.get("lr_schedule", "constant") == "constant" else _FREE_FLAGS - {"epochs"}
         if self.args.get("labels") == "fused":  # with tiles as a view
             free -= {"zoom"}
+        if not (path.parent / self.crop_folder.name / INDEX_NAME).exists():  # there are no crops yet
+            free |= {"max_crops"}
         if "data_sha256" in checkpoint:  # an earlier version kept no digest
             free |= _DATA_FLAGS
         for flag, value in checkpoint["args"].items():
@@ -186,7 +190,7 @@ class Run:
         if earlier.is_dir() and not self.crop_folder.exists():
             copy = self.folder / "crops.part"
             shutil.rmtree(copy, ignore_errors=True)
-            shutil.copytree(earlier, copy)
+            shutil.copytree(earlier, copy, ignore=shutil.ignore_patterns(CROP_FEATURES))
             copy.rename(self.crop_folder)
 
     @property
@@ -267,6 +271,8 @@ class Run:
         self.result = result
         if is_main():
             write_json(self.folder / "result.json", result, indent=1)
+            if not self.args.get("keep_crop_features"):
+                shutil.rmtree(self.crop_folder / CROP_FEATURES, ignore_errors=True)
         self.logger.close()
         barrier()  # from here on all processes find the folder finished
         print(results_table(spec, result))

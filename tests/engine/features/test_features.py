@@ -20,10 +20,11 @@ import clip
 from datasets.files import DataError, write_json
 from datasets.images import image_transform
 from datasets.split_file import ImageList, read_image_ids
-from engine.features import feature_store
-from engine.features.extraction import LiveFeatures, extract_features
+from engine.features import feature_store, store_writer
+from engine.features.extraction import LiveFeatures, extract_features, extract_train_and_test
 from engine.features.feature_set import FeatureSet
-from engine.features.feature_store import FeatureStore, StoreWriter, pack, store_arrays, unpack
+from engine.features.feature_store import FeatureStore, pack, store_arrays, unpack
+from engine.features.store_writer import StoreWriter
 from models.encoder import Features, FrozenEncoder
 from models.masks import high_attention
 from tests.conftest import REPOSITORY
@@ -43,7 +44,7 @@ class CountingEncoder(FrozenEncoder):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(feature_store, "CHUNK_ROWS", CHUNK)
+    monkeypatch.setattr(store_writer, "CHUNK_ROWS", CHUNK)
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def test_another_encoder_mask_or_image_list_gets_another_store(tiny_world, encod
 def extract_main() -> None:
     """Extraction as a process of its own: writes how many images it encoded, or kills itself at some write."""
     weights, img_root, feature_root, image_ids, dies_at = sys.argv[1:]
-    feature_store.CHUNK_ROWS = CHUNK
+    store_writer.CHUNK_ROWS = CHUNK
     write, writes = StoreWriter._write, []
 
     def dying_write(*args) -> None:
@@ -170,9 +171,37 @@ def test_of_two_runs_at_once_one_computes(tiny_world, encoder, images, tmp_path,
 
 def test_disk_without_room_is_refused_before_work_starts(encoder, images, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: argparse.Namespace(free=24_000))
-    with pytest.raises(DataError, match=r"need 24.3 kB, 24 kB are free; .*--feature_root.*--no_feature_store"):
+    with pytest.raises(DataError, match=r"need 24.3 kB for train, 24 kB are free, 320 B are missing; make room .*"
+                                        r"--feature_root, or .*--patch_dtype int8, or .*--no_feature_store"):
         extract_features(encoder, images, "train", flags(tmp_path))
     assert encoder.encoded == 0 and not list(tmp_path.rglob("*.npy"))
+
+
+RESO = {"no_reso": False, "epochs": 16, "reso_epoch": 11, "gamma": 0.7, "max_crops": None, "output_dir": "run"}
+
+
+def test_train_and_test_need_room_together(encoder, images, tmp_path, monkeypatch):
+    some = images.only(images.image_ids[:8])
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: argparse.Namespace(free=30_000))
+    with pytest.raises(DataError, match="24.3 kB for train and 9.73 kB for test, 30 kB are free, 4.05 kB are missing"):
+        extract_train_and_test(encoder, images, some, flags(tmp_path, **RESO))
+    assert encoder.encoded == 0
+
+
+def test_advice_does_not_orphan_a_store_that_is_there(encoder, images, tmp_path, monkeypatch):
+    extract_features(encoder, images, "train", flags(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: argparse.Namespace(free=8_000))
+    with pytest.raises(DataError, match="need 9.73 kB for test, .*move .* to a larger disk") as refusal:
+        extract_train_and_test(encoder, images, images.only(images.image_ids[:8]), flags(tmp_path, **RESO))
+    assert "int8" not in str(refusal.value) and "--no_feature_store" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("change, warned", [({}, True), ({"max_crops": 1}, False), ({"no_reso": True}, False)])
+def test_crops_that_may_find_no_room_are_a_warning(encoder, images, tmp_path, monkeypatch, capsys, change, warned):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: argparse.Namespace(free=51_000))
+    extract_train_and_test(encoder, images, images.only(images.image_ids[::-1]), flags(tmp_path, **{**RESO, **change}))
+    out = capsys.readouterr().out
+    assert ("crops may be 3 from epoch 11 on, whose features take 3.65 kB, and 2.36 kB will be left" in out) == warned
 
 
 def test_disk_that_cannot_be_reserved_leaves_nothing_behind(encoder, images, tmp_path):
@@ -242,6 +271,22 @@ def test_batches_give_every_row_once_with_its_own_features(tmp_path, shuffled):
         assert torch.equal(batch.targets, numbers[:, None].expand(-1, 2))
         assert torch.equal(batch.features.patch_embeddings, numbers[:, None, None].expand(-1, 6, 8))
         assert torch.equal(batch.features.global_embeddings, numbers[:, None, None].expand(-1, 3, 8))
+
+
+@pytest.mark.parametrize("can_tell", [True, False], ids=["asks what is in memory", "waits for all"])
+def test_rows_are_read_whether_or_not_they_are_in_memory(tmp_path, monkeypatch, can_tell):
+    store = numbered_store(tmp_path, list(range(300)))
+    if not can_tell:
+        monkeypatch.setattr(feature_store, "_NO_WAIT", None)
+    rows = torch.randperm(300).tolist()
+    for _ in range(2):  # from the disk, then from memory
+        features = store[rows]
+        assert features.patch_embeddings[:, 0, 0].tolist() == features.global_embeddings[:, 0, 0].tolist() == rows
+        for path in tmp_path.glob("*.npy"):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                if hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the memory of the process from /proc")

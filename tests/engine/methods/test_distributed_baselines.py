@@ -16,10 +16,10 @@ SCRIPT = """
 import runpy, sys
 import torch, torchvision
 sys.path.insert(0, '.')
-from engine.features import feature_store, stored_rows
+from engine.features import stored_rows, store_writer
 from engine.methods import tai_dpt_training
 tai_dpt_training.template_texts = lambda word: [f'one {word}']
-feature_store.CHUNK_ROWS = stored_rows.CHUNK_ROWS = 4  # so that both processes get some
+store_writer.CHUNK_ROWS = stored_rows.CHUNK_ROWS = 4  # so that both processes get some
 torchvision.models.resnet101 = torchvision.models.resnet18
 common, folder = sys.argv[2:], sys.argv[1]
 def run(script, name, *flags):

@@ -45,6 +45,7 @@ def dynamo_error() -> RuntimeError:
 
 @pytest.mark.parametrize("error, message", [
     (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "--num_workers"),
+    (RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:5"), "the same command goes"),
     (dynamo_error(), "--compile: the encoder cannot be compiled (no g++)"),
     (ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib"), "matplotlib is not installed"),
 ])

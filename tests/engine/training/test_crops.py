@@ -43,7 +43,7 @@ class Store:
     def __len__(self) -> int:
         return 3
 
-    def read(self, rows):
+    def read(self, rows, pinned=False):
         return {name: values[torch.as_tensor(rows)] for name, values in self.packed.items()}
 
 
@@ -62,11 +62,17 @@ def images(tmp_path) -> ImageList:
 def flags(*given: object) -> argparse.Namespace:
     return parse_args(get_args_parser("voc2007", None), [
         "--gamma", "0.7", "--epsilon", "0.2", "--crop_min_side", "0", "--num_workers", "0", "--batch_size", "2",
-        *map(str, given)])
+        "--no_feature_store", *map(str, given)])
+
+
+class Encoder:
+    """In place of the frozen encoder, of which the side of its input is asked."""
+
+    resolution = 32
 
 
 def mine(images: ImageList, folder: Path, *given: object) -> List[crops.Crop]:
-    return mine_crops(BACGCN(torch.eye(3, 4), 1), Store(), images, TARGETS, 2, 32, flags(*given), CPU, folder)
+    return mine_crops(BACGCN(torch.eye(3, 4), 1), Store(), images, TARGETS, 2, Encoder(), flags(*given), CPU, folder)
 
 
 @pytest.mark.parametrize("given, names", [
@@ -80,27 +86,22 @@ def test_small_positive_classes_are_cut_out(images, tmp_path, given, names):
     folder = tmp_path / "crops"
     folder.mkdir()
     found = mine(images, folder, *given)
-    assert [crop.file for crop in found] == names == [crop.file for crop in read_index(folder)]
-    assert {path.name for path in folder.glob("*.jpg")} == {f"{name}.jpg" for name in names}
+    assert [crop.file for crop in found] == [f"000/{name}" for name in names]
+    assert read_index(folder) == found
+    assert {path.name for path in folder.glob("000/*.jpg")} == {f"{name}.jpg" for name in names}
 
 
 def test_boxes_follow_gamma_and_the_least_side(images, tmp_path):
     (tmp_path / "crops").mkdir()
     first = mine(images, tmp_path / "crops")
-    assert first[0] == crops.Crop("a_00", "a", 0, 1 / 16, [0.25, 0.25, 0.5, 0.5])
-    assert first[1] == crops.Crop("b__c_01", "b/c", 1, 2 / 16, [0.25, 0.75, 0.75, 1.0])
+    assert first[0] == crops.Crop("000/a_00", "a", 0, 1 / 16, [0.25, 0.25, 0.5, 0.5])
+    assert first[1] == crops.Crop("000/b__c_01", "b/c", 1, 2 / 16, [0.25, 0.75, 0.75, 1.0])
     assert mine(images, tmp_path / "crops", "--gamma", 0.5)[0].box == [0.25, 0.25, 0.75, 0.5]
     assert mine(images, tmp_path / "crops", "--crop_min_side", 0.5)[0].box == [0.125, 0.125, 0.625, 0.625]
-    with Image.open(tmp_path / "crops" / "b__c_01.jpg") as crop:
+    with Image.open(tmp_path / "crops" / "000" / "b__c_01.jpg") as crop:
         assert crop.size == (32, 32) and crop.getpixel((16, 16))[0] > 240
-    with Image.open(tmp_path / "crops" / "a_00.jpg") as crop:
+    with Image.open(tmp_path / "crops" / "000" / "a_00.jpg") as crop:
         assert crop.getpixel((16, 16))[0] < 15
-
-
-class Encoder:
-    """In place of the frozen encoder, of which the side of its input is asked."""
-
-    resolution = 32
 
 
 @pytest.mark.parametrize("labels, first, second", [
@@ -110,7 +111,8 @@ def test_crops_join_the_training_set_with_the_targets_of_their_own_image(images,
                                                                          first, second):
     stored = {}
 
-    def extract(encoder, crop_images, what, args):
+    def extract(encoder, crop_images, what, args, root):
+        assert root == tmp_path / "crops" / "features"
         stored[what] = crop_images
         return list(crop_images.image_ids)
 
@@ -121,9 +123,9 @@ def test_crops_join_the_training_set_with_the_targets_of_their_own_image(images,
         watch = Stopwatch()
         extended = extend_with_crops(BACGCN(torch.eye(3, 4), 1), data, images, Encoder(), 2, tmp_path / "crops",
                                      flags("--crop_labels", labels), CPU, watch)
-        assert extended.image_ids == ["a", "b/c", "d", "a_00", "b__c_01"]
-        assert extended.stores == [data.stores[0], ["a_00", "b__c_01"]]
-        assert stored["crops"].path(0) == tmp_path / "crops" / "a_00.jpg"
+        assert extended.image_ids == ["a", "b/c", "d", "000/a_00", "000/b__c_01"]
+        assert extended.stores == [data.stores[0], ["000/a_00", "000/b__c_01"]]
+        assert stored["crops"].path(0) == tmp_path / "crops" / "000" / "a_00.jpg"
         assert stored["crops"].transform is images.transform
         with watch.part("training"):
             assert torch.equal(extended.targets[:3], TARGETS)

@@ -20,7 +20,8 @@ from datasets.files import DataError
 from datasets.filter.lexicon import SYNONYM_ROOT, load_lexicon
 from datasets.registry import get_dataset
 from engine.command_line.train_flags import get_args_parser, parse_args
-from engine.features.feature_store import FeatureStore, StoreWriter, pack, store_arrays
+from engine.features.feature_store import FeatureStore, pack, store_arrays
+from engine.features.store_writer import StoreWriter
 from engine.results.finished_runs import collect_runs
 from engine.training.checkpoint import load_checkpoint, load_weights
 from engine.training.run import Run

@@ -47,14 +47,18 @@ def outputs(tiny_world, tmp_path_factory) -> Dict[int, Path]:
     for processes in (1, 2):
         folder = tmp_path_factory.mktemp(f"processes_{processes}")
         script = folder / "small_chunks.py"
-        script.write_text("import runpy, sys\nsys.path.insert(0, '.')\nfrom engine.features import feature_store\n"
-                          "feature_store.CHUNK_ROWS = 4\nrunpy.run_path('train_voc07.py', run_name='__main__')\n"
+        script.write_text("import runpy, sys, time\nsys.path.insert(0, '.')\n"
+                          "from engine.features import store_writer\nfrom engine.process import distributed\n"
+                          "store_writer.CHUNK_ROWS = 4\nrunpy.run_path('train_voc07.py', run_name='__main__')\n"
                           "sys.argv[1:] = ['--checkpoint', 'CHECKPOINT']\n"
-                          "runpy.run_path('eval.py', run_name='__main__')"
+                          "runpy.run_path('eval.py', run_name='__main__')\n"
+                          "if distributed.is_main():\n    distributed.leave()\n    time.sleep(1)\n"
+                          "    distributed.barrier()  # the others have ended\n    print('alone')\n"
                           .replace("CHECKPOINT", str(folder / "run" / "checkpoint.pth")))
         lines = run_script(processes, script, *tiny_world.flags, "--feature_root", folder / "features",
                            "--output_dir", folder / "run", *SHORT)
         assert sum("everything is in" in line for line in lines) == 1, "only the main process prints"
+        assert lines.pop() == "alone"
         (folder / "evaluation.txt").write_text("\n".join(lines[-3:]))
         runs[processes] = folder
     return runs
@@ -73,7 +77,7 @@ def test_two_processes_give_the_same_map_as_one(outputs):
 
 def test_two_processes_fill_the_same_stores_and_cut_the_same_crops(outputs):
     stores = files(outputs[1] / "features", "*.npy")
-    assert len(stores) == 6 and files(outputs[2] / "features", "*.npy") == stores
+    assert len(stores) == 4 and files(outputs[2] / "features", "*.npy") == stores
     crops = files(outputs[1] / "run" / "reso", "*.jpg", "index.json")
     assert len(crops) > 1 and files(outputs[2] / "run" / "reso", "*.jpg", "index.json") == crops
 

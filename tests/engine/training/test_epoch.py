@@ -28,7 +28,7 @@ class Store:
     def __len__(self) -> int:
         return 6
 
-    def read(self, rows):
+    def read(self, rows, pinned=False):
         generator = torch.Generator().manual_seed(0)
         return {"patch_embeddings": torch.randn(6, 4, 8, generator=generator)[torch.as_tensor(rows)],
                 "global_embeddings": torch.randn(6, 3, 8, generator=generator)[torch.as_tensor(rows)]}

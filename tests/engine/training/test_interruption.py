@@ -22,7 +22,7 @@ from tqdm import tqdm
 import train_voc07  # noqa: F401  (imported once here, not in every process)
 from datasets.captions.journal import Batch, Journal, read_journal
 from datasets.files import atomic_write, read_json, write_json
-from engine.features import extraction, feature_store
+from engine.features import extraction, store_writer
 from engine.training import crops, epoch, run
 from engine.training.run import Run
 from tests.conftest import TinyWorld
@@ -87,7 +87,7 @@ def run_in_process(world: TinyWorld, folder: Path, *flags: str, before: Callable
         torch.set_num_threads(1)
         folder.mkdir(exist_ok=True)
         os.chdir(folder)
-        feature_store.CHUNK_ROWS = 4
+        store_writer.CHUNK_ROWS = 4
         run.SAVE_SECONDS = 0  # save after every batch
         sys.stdout = sys.stderr = open("output.txt", "w")  # noqa: SIM115
         before()
@@ -145,7 +145,7 @@ def unbroken(tiny_world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) ->
     assert run_in_process(tiny_world, folder, before=Strike(list(STAGES), 0, pytest.fail).arm) == 0
     files = outcome(folder)
     assert {"run/checkpoint.pth", "run/best.pth", "run/log.txt", "run/result.json", "run/reso/index.json"} <= set(files)
-    assert sum(name.endswith("patch_embeddings.npy") for name in files) == 3, "train, test and crops"
+    assert sum(name.endswith("patch_embeddings.npy") for name in files) == 2, "train and test, no longer the crops"
     return Unbroken(files, json.loads((folder / "events").read_text()))
 
 

@@ -50,7 +50,7 @@ class Features:
     def __len__(self) -> int:
         return len(self.packed["patch_embeddings"])
 
-    def read(self, rows: Sequence[int]) -> PackedFeatures:
+    def read(self, rows: Sequence[int], pinned: bool = False) -> PackedFeatures:
         return {name: values[torch.as_tensor(np.asarray(rows))] for name, values in self.packed.items()}
 
 

@@ -117,7 +117,7 @@ def test_calibration_is_of_the_first_images_of_the_training_set_alone():
         def __len__(self):
             return 6
 
-        def read(self, rows):
+        def read(self, rows, pinned=False):
             generator = torch.Generator().manual_seed(0)
             return {"patch_embeddings": torch.randn(6, 4, 8, generator=generator)[torch.as_tensor(rows)],
                     "global_embeddings": torch.randn(6, 3, 8, generator=generator)[torch.as_tensor(rows)]}

@@ -69,6 +69,7 @@ def test_run_leaves_every_output(finished):
     assert len(config["weights_sha256"]) == 64
     index = json.loads((finished / "reso" / "index.json").read_text())
     assert index and all((finished / "reso" / f"{crop['file']}.jpg").exists() for crop in index)
+    assert not (finished / "reso" / "features").exists(), "no other run can use them"
     assert records[1]["images"] == 20 and records[2]["images"] == 20 + len(index)
     assert list((finished / "tensorboard").glob("events*"))
     best = torch.load(finished / "best.pth", weights_only=True)
@@ -101,10 +102,20 @@ def test_true_labels_of_training_images_change_nothing(tiny_world, finished, tmp
     assert_same_weights(run, expected)
 
 
+def test_crops_may_be_bounded_until_they_are_mined(tiny_world, tmp_path, capsys):
+    folder = train(tiny_world, tmp_path / "run", "--epochs", 2)
+    train(tiny_world, folder, "--epochs", 3, "--max_crops", 3)
+    assert [record["images"] for record in log(folder)] == [20, 20, 23]
+    with pytest.raises(SystemExit):
+        train(tiny_world, folder, "--max_crops", 5)
+    assert "made with --max_crops 3, not 5" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("stopped_after", [1, 2, 3])
 def test_run_goes_on_where_it_stopped(tiny_world, finished, tmp_path, stopped_after):
-    folder = train(tiny_world, tmp_path / "run", "--epochs", stopped_after)
+    folder = train(tiny_world, tmp_path / "run", "--epochs", stopped_after, "--keep_crop_features")
     assert len(log(folder)) == stopped_after
+    assert len(list(folder.glob("reso/features/*/store.json"))) == (stopped_after == 3)
     train(tiny_world, folder)
     assert log(folder) == log(finished)
     assert_same_weights(folder, finished)
