@@ -19,8 +19,9 @@ from clip.model import CLIP, Architecture
 from datasets.files import DataError
 from datasets.images import image_transform, read_image
 from datasets.split_file import ImageList, read_image_ids
-from engine.features.feature_store import FeatureStore, StoreWriter, format_bytes, pack, store_arrays
+from engine.features.feature_store import FeatureStore, format_bytes, pack, store_arrays
 from engine.features.frozen_clip import build_encoder, load_clip
+from engine.features.store_writer import StoreWriter
 from engine.paper.inputs import split_file
 from engine.paper.request import PaperRequest
 from engine.process.distributed import get_device
