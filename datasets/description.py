@@ -69,9 +69,9 @@ def load_description(path: PathLike) -> DatasetSpec:
     Raises:
         DataError: the file is missing or no JSON, a key is unknown or missing, or a value does not fit.
     """
-    content = read_json(path, missing="Make it with `python -m datasets.build --photos FOLDER --classes FILE`, or by "
-                                      "hand as docs/own-data.md describes")
-    return parse_description(path, content)
+    advice = (f"Paths begin in the working folder, {os.getcwd()}. Make a description with `python -m datasets.build "
+              "--photos FOLDER --classes FILE`, or by hand as docs/own-data.md describes")
+    return parse_description(path, read_json(path, missing=advice))
 
 
 def parse_description(path: PathLike, content: Any) -> DatasetSpec:
@@ -98,8 +98,7 @@ def parse_description(path: PathLike, content: Any) -> DatasetSpec:
     if not isinstance(content.get("unlabelled_test", False), bool):
         raise DataError(f"{path}: 'unlabelled_test' is {shorten(str(content['unlabelled_test']))}; write true or false")
     name = content.get("name", Path(path).stem)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise DataError(f"{path}: the name {shorten(name)} becomes a folder's; take letters, digits, _ and -")
+    check_name(path, name)
     classes = _names(path, "classes", content["classes"])
     backgrounds = _names(path, "backgrounds", content.get("backgrounds", []))
     if not classes:
@@ -116,6 +115,12 @@ def parse_description(path: PathLike, content: Any) -> DatasetSpec:
         synonyms=_synonyms(path, content.get("synonyms", {}), classes + backgrounds),
         prompt_words=_prompt_words(path, content.get("prompt_words", {}), classes + backgrounds),
         get_split_files=f"python -m datasets.build --dataset {path}", **places)
+
+
+def check_name(where: PathLike, name: str) -> None:
+    """Raises DataError where a dataset cannot have the name, since folders are called after it."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise DataError(f"{where}: the name {shorten(name)} becomes a folder's; take letters, digits, _ and -")
 
 
 def _names(path: PathLike, key: str, value: Any) -> Tuple[str, ...]:

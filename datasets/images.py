@@ -23,7 +23,7 @@ MAX_PIXELS = 89_478_485
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 """What is decoded, whatever the file's extension says. Pillow knows more, some of it through outside programs."""
 
-_CONVERT = "convert it to JPEG or PNG, restore it from the original, or pass --skip_unreadable"
+_CONVERT = "convert it to JPEG or PNG, or restore it from the original"
 
 
 def read_image(path: PathLike, min_side: Optional[int] = None) -> Image.Image:
@@ -81,6 +81,8 @@ def _open(path: PathLike) -> Image.Image:
 def _reason(path: PathLike, error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         empty = Path(path).stat().st_size == 0
+        if not empty and Path(path).suffix.lower() in (".heic", ".heif", ".avif"):
+            return f"{Path(path).suffix.upper()[1:]}, which is not read here"
         return "the file is empty (0 bytes)" if empty else f"not an image in a known format ({', '.join(FORMATS)})"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read ({error.strerror})"

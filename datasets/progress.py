@@ -55,5 +55,8 @@ def bar(what: str, unit: str, total: int, done: int = 0, over: Optional[Iterable
 
 
 def say_beside_bar(line: str) -> None:
-    """Print a line of results while a bar may be on the screen."""
-    tqdm.write(line)
+    """Print a line of results while a bar may be on the screen; a bar that goes to a file is left alone."""
+    if sys.stderr.isatty():
+        tqdm.write(line)
+    else:
+        print(line, flush=True)

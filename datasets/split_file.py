@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from datasets.files import DataError, FileState, PathLike, atomic_write, look_up, read_lines, shorten
 from datasets.images import check_images, read_image
-from datasets.registry import DATASETS, IMAGE_SUFFIXES, find_layout, guess_dataset, possible_stems
+from datasets.registry import DATASETS, IMAGE_SUFFIXES, DatasetSpec, find_layout, guess_dataset, possible_stems
 
 VARIANTS = {
     "main_": "--split_source main",
@@ -74,6 +74,13 @@ def read_image_ids(path: PathLike) -> List[str]:
         DataError: as `read_split_file`, less the labels.
     """
     return [image_id for _, image_id, _ in _read_lines(path)]
+
+
+def split_ids(spec: DatasetSpec) -> Tuple[List[str], List[str]]:
+    """Training and test ids of a dataset's own split files; none of a file that is not there."""
+    train_ids, test_ids = (read_image_ids(path) if os.path.exists(path) else []
+                           for path in (spec.train_split_file, spec.val_split_file))
+    return train_ids, test_ids
 
 
 def write_split_file(path: PathLike, split: Split) -> None:

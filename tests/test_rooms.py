@@ -9,7 +9,7 @@ from typing import Dict, Iterator, List, Set
 from tests.conftest import REPOSITORY
 
 ROOMS = ("clip", "datasets", "models", "engine", "mini")
-FLOORS = ["clip", "datasets", "datasets.build", "datasets.filter", "datasets.captions", "models", "models.baselines",
+FLOORS = ["clip", "datasets", "datasets.filter", "datasets.captions", "datasets.build", "models", "models.baselines",
           "models.captioners",
           "engine.process", "engine.features", "engine.command_line", "engine.results", "engine.training",
           "engine.evaluation", "engine.methods", "engine.pictures", "engine.tagging", "engine.report", "engine.paper",

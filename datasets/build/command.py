@@ -16,7 +16,7 @@ import numpy as np
 from datasets.build.archives import archives, download
 from datasets.build.originals import Original, read_coco, read_nuswide, read_voc
 from datasets.build.own_photos import describe, own_splits, read_names
-from datasets.description import SUFFIX, parse_description
+from datasets.description import SUFFIX, check_name, parse_description
 from datasets.files import DataError, write_json
 from datasets.flag_parser import FlagParser
 from datasets.registry import DATASETS, get_dataset
@@ -167,6 +167,7 @@ def build_own(args: argparse.Namespace) -> None:
         path, spec = Path(args.dataset), get_dataset(args.dataset)
     else:
         name = args.name or Path(args.photos).resolve().name
+        check_name("--name", name)
         path = Path(args.output_root) / name / f"{name}{SUFFIX}"
         if name in DATASETS:
             raise DataError(f"--name {name}: a dataset of this repository is called so; give another --name")

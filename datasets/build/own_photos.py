@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -11,6 +12,7 @@ import numpy as np
 
 from datasets.description import DatasetSpec
 from datasets.files import DataError, PathLike, read_lines, shorten
+from datasets.filter.grammar import singular_candidates
 from datasets.images import check_images
 from datasets.names import VOC_COCO_BACKGROUNDS
 from datasets.registry import IMAGE_SUFFIXES
@@ -89,12 +91,22 @@ def read_names(path: PathLike) -> List[str]:
     """Names of a file, one a line.
 
     Raises:
-        DataError: the file is missing or empty.
+        DataError: the file is missing or empty, or a line is no name or one that is there already.
     """
-    names = [" ".join(line.split()) for _, line in read_lines(path, "It holds the names, one a line")]
+    names: Dict[str, str] = {}
+    for number, line in read_lines(path, "It holds the names, one a line"):
+        name, where = " ".join(line.split()), f"{path}:{number}"
+        if re.search(r"[#,;|]", name):
+            raise DataError(f"{where}: {shorten(name)} is no name; write a name a line, without commas and comments")
+        if name.lower() in names:
+            raise DataError(f"{where}: {shorten(name)} is there already; keep one of them")
+        names[name.lower()] = name
     if not names:
         raise DataError(f"{path}: the file is empty; write a name a line")
-    return names
+    for name in names:
+        for one in filter(names.__contains__, singular_candidates(name)):
+            print(f"note: {path} has {shorten(names[one])} and {shorten(names[name])}; to captions they are one word")
+    return list(names.values())
 
 
 def read_labels(path: PathLike, classes: Sequence[str], image_ids: Sequence[str]) -> Labels:
@@ -113,7 +125,9 @@ def read_labels(path: PathLike, classes: Sequence[str], image_ids: Sequence[str]
     photo_of = _photo_names(image_ids)
     labels: Labels = {}
     lines = list(read_lines(path))
-    for position, ((number, _), row) in enumerate(zip(lines, csv.reader(line for _, line in lines))):
+    delimiter = max(",;\t", key="".join(line for _, line in lines[:2]).count)
+    rows = csv.reader((line for _, line in lines), delimiter=delimiter)
+    for position, ((number, _), row) in enumerate(zip(lines, rows)):
         cells = [cell.strip() for cell in row]
         if position == 0 and cells[0].lower() in _PHOTO_HEADS:
             continue

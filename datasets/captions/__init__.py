@@ -10,11 +10,18 @@ from pathlib import Path
 
 from datasets.captions.io import load_captions
 from datasets.captions.label_files import write_counts, write_labels, write_scores
-from datasets.captions.labels import count_co_occurrence, merge_prompts, read_captions, unnamed_classes
+from datasets.captions.labels import (
+    compare_with_splits,
+    count_co_occurrence,
+    merge_prompts,
+    read_captions,
+    unnamed_classes,
+)
 from datasets.files import PathLike
 from datasets.filter.lexicon import SYNONYM_ROOT, load_lexicon
 from datasets.filter.matcher import CategoryMatcher
 from datasets.registry import DatasetSpec
+from datasets.split_file import split_ids
 
 
 def load_matcher(spec: DatasetSpec, synonym_root: PathLike = SYNONYM_ROOT) -> CategoryMatcher:
@@ -44,9 +51,12 @@ def filter_captions(spec: DatasetSpec, caption_root: PathLike, output_root: Path
         DataError: a caption file or a synonym file is missing or malformed.
     """
     matcher = load_matcher(spec, synonym_root)
-    captions = load_captions(caption_root, spec.name)
+    train_ids, test_ids = split_ids(spec)
+    captions = load_captions(caption_root, spec.name, {*train_ids, *test_ids})
     read = read_captions(captions, matcher, words=scores)
     num_images = len(captions)
+    for warning in compare_with_splits(spec, captions, train_ids, test_ids):
+        print(warning)
     del captions  # the texts are the largest thing in memory, and all is read
     labels = merge_prompts(read)
     folder = Path(output_root) / spec.name

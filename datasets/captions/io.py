@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import Container, Dict, List, NamedTuple, Optional
 
 from datasets.captions.own_files import FORMATS, read_any_captions
 from datasets.captions.prompts import NUM_PROMPTS
 from datasets.files import DataError, PathLike
-from datasets.registry import DATASETS, how_to_caption
+from datasets.registry import DATASETS, DatasetSpec, how_to_caption
+from datasets.split_file import split_ids
 
 Captions = Dict[str, List[str]]
 """Image id to its captions."""
@@ -53,8 +54,8 @@ def find_captions(caption_root: PathLike, dataset: str) -> Optional[Path]:
     return _find(caption_paths(caption_root, dataset).first)
 
 
-def load_captions(caption_root: PathLike, dataset: str) -> CaptionSet:
-    """All captions of every image of a dataset.
+def load_captions(caption_root: PathLike, dataset: str, image_ids: Container[str] = ()) -> CaptionSet:
+    """All captions of every image of a dataset; `image_ids` are those of its split files, see `read_any_captions`.
 
     Re-captions are optional, except in the six-prompt layout (JSON, six captions an image) of a dataset that comes with
     the code or beside the journal of a captioning run: a half-finished run must not pass as a finished one.
@@ -67,12 +68,14 @@ def load_captions(caption_root: PathLike, dataset: str) -> CaptionSet:
     hint = (f"Get it with {how_to_caption(dataset)}; or give its folder as --caption_root, or write captions of your "
             "own as docs/captions.md describes")
     path, re_path = _find(paths.first) or paths.first, _find(paths.re)
-    first = read_any_captions(path, hint)
+    if dataset not in DATASETS:
+        hint = f"{', '.join(FORMATS[1:])} would do as well. {hint}"
+    first = read_any_captions(path, hint, image_ids)
     if re_path is None:
         if not _needs_re_captions(path, dataset, first):
             return CaptionSet(first)
         re_path = paths.re
-    re_captions = read_any_captions(re_path, hint)
+    re_captions = read_any_captions(re_path, hint, image_ids)
     for other_path, only, other in ((re_path, first, re_captions), (path, re_captions, first)):
         missing = only.keys() - other.keys()
         if missing:
@@ -83,6 +86,11 @@ def load_captions(caption_root: PathLike, dataset: str) -> CaptionSet:
             raise DataError(f"{re_path}: image {image_id!r} has {len(re_captions[image_id])} re-captions, but "
                             f"{len(texts)} captions in {path.name}; caption the image again")
     return CaptionSet(first, re_captions)
+
+
+def load_dataset_captions(caption_root: PathLike, spec: DatasetSpec) -> CaptionSet:
+    """`load_captions` with the ids that the dataset's split files have."""
+    return load_captions(caption_root, spec.name, set().union(*split_ids(spec)))
 
 
 def _needs_re_captions(path: Path, dataset: str, first: Captions) -> bool:

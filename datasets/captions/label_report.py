@@ -8,7 +8,7 @@ from typing import List, NamedTuple, Sequence, Tuple
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from datasets.captions.io import load_captions
+from datasets.captions.io import load_dataset_captions
 from datasets.captions.labels import CoOccurrence, count_co_occurrence, merge_prompts, read_captions, unnamed_classes
 from datasets.captions.prompts import QUESTION_STEMS
 from datasets.captions.scores import score_images
@@ -68,7 +68,7 @@ def report(spec: DatasetSpec, caption_root: PathLike, output_root: PathLike, tru
         DataError: a file is missing or malformed, or the split files name none of the images.
     """
     matcher = CategoryMatcher(load_lexicon(spec, synonym_root), find_unclaimed=True)
-    captions = load_captions(caption_root, spec.name)
+    captions = load_dataset_captions(caption_root, spec)
     print(f"{spec.title}: {len(captions):,} images, {sum(map(len, captions.values())):,} captions")
     read = read_captions(captions, matcher, words=bool(truth))
     del captions  # the texts are the largest thing in memory, and all is read
@@ -90,7 +90,10 @@ def report(spec: DatasetSpec, caption_root: PathLike, output_root: PathLike, tru
     print(unnamed_classes(spec.classes, counted.counts), end="")
     print(f"\nmost frequent words that no category claims (captions)\n  {_columns(words.most_common(top))}")
     print("\nstrongest edges: P(i given j), and the lists that name j")
-    for edge in strongest_edges(counted, top):
+    edges = strongest_edges(counted, top)
+    if not edges:
+        print(f"  none: no category is named {MIN_EDGE_LISTS} times beside another")
+    for edge in edges:
         print(f"  {edge.probability:.2f}  {spec.categories[edge.category]} given {spec.categories[edge.other]} "
               f"({edge.lists:,})")
     paths = save_figure(graph_figure(adjacency(counted), spec.categories, len(spec.classes)),
@@ -121,7 +124,7 @@ def strongest_edges(counted: CoOccurrence, top: int) -> List[Edge]:
     """The largest P(i given j) between different categories, j named often enough."""
     matrix = adjacency(counted)
     edges = [Edge(i, j, float(matrix[i, j]), counted.counts[j]) for i in range(len(matrix)) for j in range(len(matrix))
-             if i != j and counted.counts[j] >= MIN_EDGE_LISTS]
+             if i != j and counted.counts[j] >= MIN_EDGE_LISTS and matrix[i, j] > 0]
     return sorted(edges, key=lambda edge: (-edge.probability, -edge.lists))[:top]
 
 

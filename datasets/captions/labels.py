@@ -4,13 +4,15 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from contextlib import contextmanager
-from typing import Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Collection, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 from datasets.captions.io import CaptionSet
+from datasets.files import shorten
 from datasets.filter.context_rules import Categories
 from datasets.filter.matcher import CategoryMatcher
 from datasets.filter.words import CaptionWords
 from datasets.progress import bar
+from datasets.registry import DATASETS, DatasetSpec
 
 CaptionNames = Dict[str, List[Categories]]
 """Image id to the categories that each of its captions names: first captions, then as many re-captions, if any."""
@@ -128,6 +130,22 @@ def count_co_occurrence(labels: Mapping[str, Sequence[Sequence[int]]], num_categ
             for other in named:
                 row[other] += times
     return CoOccurrence(counts, together)
+
+
+def compare_with_splits(spec: DatasetSpec, captioned: Collection[str], train_ids: Sequence[str],
+                        test_ids: Sequence[str]) -> List[str]:
+    """Warnings about training images without captions and, of a dataset of one's own, captions without an image."""
+    warnings = []
+    without = [image_id for image_id in train_ids if image_id not in captioned]
+    if without:
+        warnings.append(f"warning: {len(without):,} of {len(train_ids):,} training images have no caption, the first "
+                        f"is {shorten(without[0])}; caption them, or take them out of {spec.train_split_file}")
+    known = {*train_ids, *test_ids}
+    foreign = [image_id for image_id in captioned if image_id not in known]
+    if foreign and known and spec.name not in DATASETS:  # of those, many take a part
+        warnings.append(f"warning: {len(foreign):,} captioned images are in neither split file, the first is "
+                        f"{shorten(foreign[0])}; the graph counts them. Is its name misspelt?")
+    return warnings
 
 
 def unnamed_classes(classes: Sequence[str], counts: Sequence[float]) -> str:

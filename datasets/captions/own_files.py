@@ -4,21 +4,21 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Tuple
+from typing import Any, Container, Dict, Iterator, List, Mapping, Tuple
 
 from datasets.files import DataError, read_json, read_lines, shorten
 
 FORMATS = (".json", ".jsonl", ".csv")
 """Suffixes of the files that are read, in the order of search."""
 
-IMAGE_KEYS = ("image_id", "image", "id", "file_name", "filename", "file", "path")
+IMAGE_KEYS = ("image_id", "image", "photo", "id", "file_name", "filename", "file", "path")
 CAPTION_KEYS = ("captions", "caption", "text")
 """Names of the fields of a record or the columns of a table, the first that is there counts."""
 
 _IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 
 
-def read_any_captions(path: Path, missing: str = "") -> Dict[str, List[str]]:
+def read_any_captions(path: Path, missing: str = "", image_ids: Container[str] = ()) -> Dict[str, List[str]]:
     """Read a caption file: image id to its captions, in the order of the file.
 
     JSON: `{"image": ["caption", ...]}` or `{"image": "caption"}`, or a list of records. JSON lines: a record a line.
@@ -26,13 +26,20 @@ def read_any_captions(path: Path, missing: str = "") -> Dict[str, List[str]]:
     and its captions in one of `CAPTION_KEYS` (in CSV also `caption1`, `caption_2`, ...); an image may have several.
     Images are ids or file names: the suffix of an image file goes, and the trailing dot of the authors' ids.
 
+    Args:
+        path: the file.
+        missing: what the user can do when it is not there; ends the error message.
+        image_ids: ids that are known; of photos that differ in the suffix alone they have it, and keep it.
+
     Raises:
         DataError: the file is missing, no such file, holds no image, or an image has no caption or something else.
     """
     captions: Dict[str, List[str]] = {}
     keys: Dict[str, str] = {}
+    places: Dict[str, str] = {}
     for place, key, texts in _ENTRIES[path.suffix](path, missing):
-        image_id = image_id_of(key)
+        image_id = image_id_of(key, image_ids)
+        places.setdefault(image_id, place)
         if keys.setdefault(image_id, key) != key:
             raise DataError(f"{place}: image {image_id!r} is listed twice, as {shorten(keys[image_id])} and as "
                             f"{shorten(key)}; keep one")
@@ -41,15 +48,17 @@ def read_any_captions(path: Path, missing: str = "") -> Dict[str, List[str]]:
         raise DataError(f"{path}: holds no image; caption the images first")
     empty = [image_id for image_id, texts in captions.items() if not texts]
     if empty:
-        raise DataError(f"{path}: {len(empty):,} images have no caption, the first is {shorten(empty[0])}; caption "
-                        "them, or take them out")
+        raise DataError(f"{places[empty[0]]}: {len(empty):,} images have no caption, the first is {shorten(empty[0])}; "
+                        "caption them, or take them out")
     return captions
 
 
-def image_id_of(name: str) -> str:
-    """The id of an image that a caption file names by its id or its file."""
+def image_id_of(name: str, image_ids: Container[str] = ()) -> str:
+    """The id of an image that a caption file names by its id or its file; `image_ids` are ids as they are."""
     name = name.replace("\\", "/")
     name = name[2:] if name.startswith("./") else name
+    if name in image_ids:
+        return name
     stem, dot, suffix = name.rpartition(".")
     return stem if dot and (not suffix or f".{suffix.lower()}" in _IMAGE_SUFFIXES) else name
 

@@ -86,6 +86,8 @@ def check_mode(args: argparse.Namespace, typed: AbstractSet[str]) -> None:
     if mode == "tags" and args.checkpoint is None and args.method not in TAG_WITHOUT_TRAINING:
         raise DataError("--checkpoint is missing: --image takes the checkpoint.pth of a BAC-GCN, or --method clip or "
                         "tagclip with --words or --dataset")
+    if mode == "tags" and args.checkpoint is None and args.dataset is None and not args.words:
+        raise DataError("--words is missing: what the photos may show, or the classes of a --dataset")
     if args.checkpoint is None and mode in ("maps", "per_class", "method"):
         raise DataError(f"--checkpoint is missing: {name} takes the checkpoint.pth of a BAC-GCN that a train script "
                         "left in its output folder")

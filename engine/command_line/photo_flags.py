@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from datasets.files import DataError
@@ -11,6 +12,11 @@ _FILES = ("csv", "json", "html")
 
 PHOTO_FLAGS = ("words", *_FILES, "maps", "link_thumbnails")
 """Flags that only `--image` reads."""
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2", ".ppm", ".heic",
+                  ".heif", ".avif")
+"""What counts as a photo in a folder, in small or capital letters. The last three cannot be read: they are listed, so
+that nobody takes them for tagged."""
 
 TAG_WITHOUT_TRAINING = ("clip", "tagclip", "sparc")
 """Methods that tag photos without a checkpoint."""
@@ -39,9 +45,14 @@ def check_photo_flags(args: argparse.Namespace) -> None:
     if args.link_thumbnails and not args.html:
         raise DataError("--link_thumbnails goes with --html; leave it out")
     files = [getattr(args, flag) for flag in _FILES if getattr(args, flag)]
-    for path in files:
-        if Path(path).is_dir():
+    for path in map(Path, files):
+        if path.is_dir():
             raise DataError(f"{path}: a folder; name a file in it")
+        if path.suffix.lower() in PHOTO_SUFFIXES:
+            raise DataError(f"{path}: ends like a photo, and would be written over; end it in .csv, .json or .html")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise DataError(f"{path}: cannot be written in {folder}; choose another folder")
     if len({Path(path).absolute() for path in files}) < len(files):
         raise DataError("--csv, --json and --html name the same file; give each its own")
 

@@ -17,6 +17,10 @@ CHECKED = "checked"
 """Folder in `--feature_root` with the outcomes, which captioning and training share."""
 
 
+FEW_LABELLED = 10
+"""Fewer test images with a label are warned about."""
+
+
 class Readable(NamedTuple):
     """The images of a list, in its order."""
 
@@ -76,6 +80,10 @@ def read_test_split(args: argparse.Namespace, num_classes: int) -> ReadableSplit
     if not any(split.labels) and not args.unlabelled_test:
         raise DataError(f"{args.val_split_file}: no image has a label, so there is no mAP; a line of a test split is "
                         "`image_id class class ...`. To go on without labels, pass --unlabelled_test")
+    labelled = sum(map(bool, split.labels))
+    if 0 < labelled < FEW_LABELLED:
+        say(f"warning: {args.val_split_file}: {labelled} test images with a label, of "
+            f"{len(set().union(*split.labels))} of {num_classes} classes; an mAP over so few means nothing")
     return ReadableSplit(images, split, skipped)
 
 

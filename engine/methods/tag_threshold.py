@@ -1,6 +1,7 @@
 """The threshold of a method's tags: the flag's, the checkpoint's, or found on training images."""
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 from typing import Callable, NamedTuple, Optional
 
@@ -56,6 +57,18 @@ def stored_threshold(trained: Checkpoint) -> TagThreshold:
                         "the checkpoint has no threshold for tags; give one as --threshold")
 
 
+def check_threshold(args: argparse.Namespace) -> None:
+    """Refuse a `--threshold` that no score can reach, or that all do.
+
+    Raises:
+        DataError: the method's scores are probabilities, and it is none.
+    """
+    of_cosines = args.method == "clip" and (args.raw_cosine or args.standardise)
+    probabilities = args.method in ("bac_gcn", "cdul", "tagclip", "clip") and not of_cosines
+    if args.threshold is not None and probabilities and not 0 <= args.threshold <= 1:
+        raise DataError(f"--threshold {args.threshold:g}: the scores of this method are probabilities from 0 to 1")
+
+
 def tag_threshold(test: EvaluationSet, trained: Optional[Checkpoint],
                   score: Callable[[EvaluationSet], Scored]) -> TagThreshold:
     """The threshold for an evaluation: `--threshold`, or the checkpoint's, or found now.
@@ -66,6 +79,7 @@ def tag_threshold(test: EvaluationSet, trained: Optional[Checkpoint],
         score: the method.
     """
     args = test.args
+    check_threshold(args)
     if args.threshold is not None:
         return TagThreshold(args.threshold, "as given")
     if trained is not None and args.method == trained["args"]["method"] and not args.zoom:

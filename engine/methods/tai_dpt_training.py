@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 import clip
 from clip.model import CLIP
-from datasets.captions.io import load_captions
+from datasets.captions.io import load_dataset_captions
 from datasets.captions.pseudo_labels import load_prompt_labels
 from datasets.files import DataError
 from datasets.progress import bar, say
@@ -60,7 +60,7 @@ def load_texts(test: EvaluationSet, image_ids: Sequence[str]) -> LabelledTexts:
         DataError: captions or labels are missing, or lack an image; or no text names a class.
     """
     args, spec = test.args, test.spec
-    captions = load_captions(args.caption_root, spec.name)
+    captions = load_dataset_captions(args.caption_root, spec)
     missing = [image_id for image_id in image_ids if image_id not in captions]
     if missing:
         raise DataError(f"{args.caption_root}/{spec.name}: {len(missing)} training images have no captions, the first "

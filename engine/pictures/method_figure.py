@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor
 
-from datasets.captions.io import load_captions
+from datasets.captions.io import load_dataset_captions
 from datasets.files import DataError
 from datasets.images import read_image
 from datasets.names import prompt_name
@@ -92,7 +92,7 @@ def _find_scene(args: argparse.Namespace, predictor: Predictor) -> _Scene:
         raise DataError(f"{folder}: no crops; the figure of the method is made of a run with ReSO")
     image_ids = read_image_ids(args.train_split_file)
     pseudo = load_pseudo_labels(args, predictor.spec, image_ids, list(predictor.categories))
-    captions = load_captions(args.caption_root, predictor.spec.name)
+    captions = load_dataset_captions(args.caption_root, predictor.spec)
     row_of = {image_id: row for row, image_id in enumerate(image_ids)}
     targets = [pseudo.targets[row_of[crop.image_id]] for crop in crops]
     crop, labels = next(((crop, labels) for crop, labels in zip(crops, targets)

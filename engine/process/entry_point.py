@@ -9,7 +9,8 @@ from typing import Callable, Optional
 from datasets.files import DataError
 from engine.process.signals import Stopped, stop_on_signals
 
-_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS,
+                 errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 def run_main(main: Callable[[], object]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import List
 
-from datasets.captions.io import Captions, load_captions
+from datasets.captions.io import Captions, load_dataset_captions
 from datasets.files import DataError
 from datasets.split_file import ImageList, Split, read_split_file
 from engine.evaluation.metrics import average_precision, mean_ap
@@ -50,7 +50,7 @@ def gather(folder: Path, args: argparse.Namespace) -> Material:
     test = read_split_file(args.val_split_file, predictor.num_classes)
     return Material(
         args, _own_runs(folder), predictor, train, ImageList(args.train_img_root, train.image_ids), test,
-        ImageList(args.val_img_root, test.image_ids), load_captions(args.caption_root, predictor.spec.name),
+        ImageList(args.val_img_root, test.image_ids), load_dataset_captions(args.caption_root, predictor.spec),
         load_pseudo_labels(args, predictor.spec, train.image_ids, list(predictor.categories)))
 
 

@@ -6,11 +6,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Sequence
 
 from datasets.files import DataError, PathLike
-
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2", ".ppm", ".heic",
-            ".heif", ".avif")
-"""What counts as a photo in a folder, in small or capital letters. The last three cannot be read: they are listed, so
-that nobody takes them for tagged."""
+from engine.command_line.photo_flags import PHOTO_SUFFIXES
 
 
 def find_photos(places: Sequence[PathLike]) -> List[str]:
@@ -28,7 +24,8 @@ def find_photos(places: Sequence[PathLike]) -> List[str]:
         if os.path.isdir(place):
             inside = sorted(_photos_in(place))
             if not inside:
-                raise DataError(f"{place}: no photo in this folder or below it; photos end in {', '.join(SUFFIXES)}")
+                raise DataError(f"{place}: no photo in this folder or below it; photos end in "
+                                f"{', '.join(PHOTO_SUFFIXES)}")
             found.update(dict.fromkeys(inside))
         elif os.path.exists(place):
             found[os.path.normpath(place)] = None
@@ -41,7 +38,7 @@ def _photos_in(folder: str) -> Iterator[str]:
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+            if Path(name).suffix.lower() in PHOTO_SUFFIXES and not name.startswith("."):
                 yield os.path.normpath(os.path.join(parent, name))
 
 

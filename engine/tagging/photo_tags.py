@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Container, Dict, Iterator, List, Optional, Sequence
@@ -50,6 +51,9 @@ def tag_photos(args: argparse.Namespace, trained: Optional[Checkpoint], folder: 
     """
     check_scorer(args)
     paths = find_photos(args.image)
+    for path in filter(None, (args.csv, args.json, args.html)):
+        if os.path.exists(path) and any(os.path.samefile(path, photo) for photo in paths):
+            raise DataError(f"{path}: one of the photos; give the file another name")
     to_files = bool(args.csv or args.json or args.html)
     in_full = not to_files and len(paths) <= FEW
     drawn = args.maps or in_full
@@ -101,7 +105,7 @@ def write_tag_files(files: Sequence[TagFile], paths: List[str], scorer: Scorer, 
         journal.close(remove=finished)
     count = len(paths) - len(run.unreadable)
     for file in files:
-        print(f"{file.path}: {count:,} photos, {Path(file.path).stat().st_size / 2**20:.1f} MiB")
+        print(f"{file.path}: {count:,} photo{'s' * (count != 1)}, {-(-Path(file.path).stat().st_size // 1024):,} KiB")
 
 
 def _settings(args: argparse.Namespace, scorer: Scorer, run: TagRun) -> Dict[str, Any]:

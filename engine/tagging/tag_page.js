@@ -5,6 +5,11 @@ const run = JSON.parse(document.getElementById("run").textContent);
 const photos = Array.from(document.querySelectorAll("script.photo"), (element, row) => ({
   ...JSON.parse(element.textContent), element, row }));
 const AT_ONCE = 60;
+// Folders that all names begin with are not shown.
+const inCommon = photos.map(photo => photo.name.slice(0, photo.name.lastIndexOf("/") + 1)).reduce((common, folder) => {
+  while (!folder.startsWith(common)) common = common.slice(0, common.lastIndexOf("/", common.length - 2) + 1);
+  return common;
+}, photos.length ? photos[0].name.slice(0, photos[0].name.lastIndexOf("/") + 1) : "").length;
 const [list, filters, order, runners, status, more] =
   ["photos", "filters", "order", "runners", "status", "more"].map(id => document.getElementById(id));
 const NO_TAG = -1;
@@ -66,7 +71,7 @@ function card(photo) {
   for (const score of photo.scores) {
     if (score.tag || runners.checked) chips.append(chip(photo, score, view));
   }
-  const name = make("a", { className: "name", href: photo.address, textContent: photo.name.split("/").pop(), title: photo.name });
+  const name = make("a", { className: "name", href: photo.address, textContent: photo.name.slice(inCommon), title: photo.name });
   return make("li", { className: "photo" }, make("div", { className: "frame" }, view),
               make("div", { className: "about" }, name, chips));
 }

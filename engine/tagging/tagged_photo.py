@@ -9,7 +9,7 @@ from torch import Tensor
 
 from engine.evaluation.metrics import above_midpoint
 from engine.evaluation.predictor import Tags
-from engine.methods.tag_threshold import stored_threshold
+from engine.methods.tag_threshold import check_threshold, stored_threshold
 from engine.tagging.photo_loader import Thumbnail
 from engine.training.checkpoint import Checkpoint
 
@@ -63,6 +63,7 @@ class TagRun:
 def tag_threshold(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Optional[float]:
     """From which score on a class is a tag: `--threshold`, or the checkpoint's, or half of the probability for a
     checkpoint that has none; None for methods without training, where `tags_of` goes by the midpoint."""
+    check_threshold(args)
     if args.threshold is not None or trained is None or args.method != trained["args"]["method"]:
         return args.threshold
     stored = stored_threshold(trained).value

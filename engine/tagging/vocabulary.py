@@ -20,11 +20,13 @@ def read_words(given: Sequence[str]) -> List[str]:
     source = "--words"
     if len(given) == 1 and Path(given[0]).is_file():
         source = given[0]
-        given = [line for _, line in read_lines(given[0])]
+        given = [line for _, line in read_lines(source)]
+        if not given:
+            raise DataError(f"{source}: the file is empty; write a word a line")
     words = [" ".join(word.split()) for word in given]
     if len(words) < 2:
-        raise DataError(f"{source}: {shorten(' '.join(words))} is no file and leaves nothing to choose from; give at "
-                        "least two words, or a file with a word a line")
+        raise DataError(f"{source}: one word, {shorten(words[0])}, leaves nothing to choose from, and is no file here; "
+                        "give at least two words, or a file with a word a line")
     word, count = Counter(words).most_common(1)[0]
     if count > 1 or "" in words:
         raise DataError(f"{source}: {shorten(word)} comes twice; name each word once" if count > 1

@@ -37,6 +37,8 @@ def load_checkpoint(path: PathLike) -> Dict[str, Any]:
     Raises:
         DataError: the file is missing, damaged, or not one; or its weights are not finite.
     """
+    if Path(path).is_dir():
+        raise DataError(f"{path}: a folder; give the checkpoint.pth in it")
     if not Path(path).is_file():
         raise DataError(f"{path}: no such checkpoint; a train script leaves checkpoint.pth in its --output_dir")
     try:
@@ -44,6 +46,8 @@ def load_checkpoint(path: PathLike) -> Dict[str, Any]:
     except Exception as error:  # a damaged archive fails in many ways
         if isinstance(error, pickle.UnpicklingError) and Path(path).suffix == ".json":
             raise DataError(f"{path}: no checkpoint; give the checkpoint.pth beside it") from None
+        if "weights_only" in str(error):
+            raise DataError(f"{path}: not a checkpoint of a train script, or it holds more than tensors") from None
         plain = re.sub(r"\x1b\[[0-9;]*m|[^\x20-\x7e]", "", (str(error).splitlines() or [""])[0])
         reason = plain[:100]
         raise DataError(f"{path}: not a readable checkpoint ({type(error).__name__}: {reason}); "

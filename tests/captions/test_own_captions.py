@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from datasets.captions import filter_captions, load_matcher
-from datasets.captions.io import CaptionSet, find_captions, load_captions
+from datasets.captions.io import CaptionSet, find_captions, load_captions, load_dataset_captions
 from datasets.captions.label_files import COUNTS_FILE, LABELS_FILE, SCORES_FILE
 from datasets.captions.label_report import content_words, telling_words
 from datasets.captions.labels import merge_prompts, read_captions, unnamed_classes
@@ -61,12 +61,12 @@ def test_all_layouts_read_the_same(tmp_path, suffix, content):
     (".json", '{"a": "x", "a.jpg": "y"}', "listed twice, as 'a' and as 'a.jpg'"),
     (".jsonl", '{"image": "a", "caption": "x"}\n{"image"', ":2: not valid JSON"),
     (".jsonl", "[1]", ":1: expected an object"),
-    (".jsonl", '{"photo": "a", "caption": "x"}', ":1: has none of image_id, image,"),
+    (".jsonl", '{"picture": "a", "caption": "x"}', ":1: has none of image_id, image,"),
     (".jsonl", '{"image": ["a"], "caption": "x"}', "the image is a list"),
     (".csv", "image,comment\na,x\n", "has none of captions, caption, text"),
     (".csv", "image,caption\n,x\n", ":2: names no image"),
     (".csv", "image,caption\na,x, y\n", ":2: has more cells than the header"),
-    (".csv", "image,caption\na,\n", "1 images have no caption"),
+    (".csv", "image,caption\nb,x\na,\n", ":3: 1 images have no caption"),
     (".csv", 'image,caption\na,"x\n', "cannot be read as CSV"),
 ])
 def test_faults_are_one_line_that_names_the_place(tmp_path, suffix, content, message):
@@ -104,6 +104,21 @@ def test_six_captions_of_the_code_s_own_layout_need_their_re_captions(tmp_path):
 def test_image_ids():
     assert [image_id_of(name) for name in ("000012.", "x/y.JPG", ".\\x\\y.tiff", "photo.v2", "42")] == [
         "000012", "x/y", "x/y", "photo.v2", "42"]
+
+
+def test_photos_that_differ_in_the_suffix_alone_are_two(tmp_path, monkeypatch, capsys):
+    """Where the split files have ids with a suffix, captions have them too; the filter tells what does not fit."""
+    (tmp_path / "own.json").write_text(json.dumps({"classes": ["quokka", "lamp"], "train_img_root": "photos"}))
+    (tmp_path / "train_cls.txt").write_text("a.jpg\na.png\n\"the b\"\nc\n")
+    (tmp_path / "test_cls.txt").write_text("d\n")
+    own_folder(tmp_path, "photo,caption\n" + "".join(
+        f"{photo},a lamp\n" for photo in ("a.jpg", "a.png", "the b.jpg", "e.jpg", "d")), ".csv")
+    spec = get_dataset(str(tmp_path / "own.json"))
+    assert list(load_dataset_captions(tmp_path, spec)) == ["a.jpg", "a.png", "the b", "e", "d"]
+    assert filter_captions(spec, tmp_path, tmp_path) == 5
+    first, second = (line for line in capsys.readouterr().out.splitlines() if line.startswith("warning"))
+    assert "1 of 4 training images have no caption, the first is 'c'" in first
+    assert "1 captioned images are in neither split file, the first is 'e'" in second
 
 
 def test_any_number_of_captions_becomes_lists_counts_and_scores(tmp_path):

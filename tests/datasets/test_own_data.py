@@ -56,7 +56,7 @@ def test_a_fault_in_a_description_is_one_line(tmp_path: Path, changes: Dict[str,
 
 def test_what_is_no_description_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[]")
-    for name, message in ((tmp_path / "no.json", "no such file. Make it with"), (tmp_path / "list.json", "no JSON obj"),
+    for name, message in ((tmp_path / "no.json", "no such file. Paths begin in the working folder"), (tmp_path / "list.json", "no JSON obj"),
                           ("imagenet", "'imagenet' is unknown; choose one of voc2007")):
         with pytest.raises(DataError, match=message):
             get_dataset(str(name))
@@ -114,7 +114,7 @@ def test_the_draw_depends_on_the_seed_alone(photos: Path, tmp_path: Path) -> Non
 
 
 def test_test_photos_are_drawn_from_those_with_labels(photos: Path, tmp_path: Path) -> None:
-    (tmp_path / "labels.csv").write_text('photo,classes\nb.JPG,Dog,sea\nb,theremin\ntrip/a.jpg,"dog"\nc.png\n')
+    (tmp_path / "labels.csv").write_text('photo;classes\nb.JPG;Dog;sea\nb;theremin\ntrip/a.jpg;"dog"\nc.png\n')
     assert build(tmp_path, "--labels", tmp_path / "labels.csv", "--test_share", 0.7) == 0
     path = tmp_path / "out/shop/shop.json"
     spec = get_dataset(str(path))
@@ -126,6 +126,30 @@ def test_test_photos_are_drawn_from_those_with_labels(photos: Path, tmp_path: Pa
     before = path.read_bytes()
     assert command.main(["--dataset", str(path), "--labels", str(tmp_path / "labels.csv"), "--test_share", "0.99"]) == 0
     assert read_split_file(spec.val_split_file, 3).image_ids == ["b", "c", "trip/a"] and path.read_bytes() == before
+
+
+@pytest.mark.parametrize("words, message", [
+    ("dog\n# animals\n", "words.txt:2: '# animals' is no name"), ("dog\ncat,bird\n", ":2: 'cat,bird' is no name"),
+    ("dog\n\nsea\nDog\n", ":4: 'Dog' is there already"), ("\n", "the file is empty"),
+])
+def test_faults_in_a_file_of_names_are_one_line(photos: Path, tmp_path: Path, words: str, message: str,
+                                                capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "words.txt").write_text(words)
+    assert build(tmp_path) == 2 and message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_captions_cannot_tell_apart_are_noted(photos: Path, tmp_path: Path,
+                                                         capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "words.txt").write_text("Dogs\ncat\ndog\n")
+    assert build(tmp_path) == 0
+    assert "has 'dog' and 'Dogs'; to captions they are one word" in capsys.readouterr().out
+    assert get_dataset(str(tmp_path / "out/shop/shop.json")).classes == ("Dogs", "cat", "dog")
+
+
+def test_a_name_becomes_one_folder(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert build(tmp_path, "--name", "my/2019") == 2
+    assert "the name 'my/2019' becomes a folder's" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("rows, message", [

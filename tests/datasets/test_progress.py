@@ -46,6 +46,14 @@ def test_a_bar_in_a_file_is_short(capsys, monkeypatch):
     assert capsys.readouterr().err == "", "nothing that takes less than a second"
 
 
+def test_a_result_has_its_own_line_in_a_file(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "DELAY", 1)
+    with bar("tagging", "photo", 2) as shown:
+        say_beside_bar("a result")
+        shown.update()
+    assert capsys.readouterr() == ("a result\n", "")
+
+
 def test_every_parser_knows_quiet(capsys):
     parser = FlagParser("words")
     parser.add_argument("--number", type=int, default=1)

@@ -65,6 +65,9 @@ def test_photos_are_found_at_any_depth(album):
 def test_words_come_from_the_command_line_or_a_file(tmp_path):
     (tmp_path / "words.txt").write_text("dog\n\nred   car\n")
     assert read_words([str(tmp_path / "words.txt")]) == read_words(["dog", "red car"]) == ["dog", "red car"]
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(DataError, match="the file is empty"):
+        read_words([str(tmp_path / "empty.txt")])
     for words in (["dog"], ["dog", "cat", "dog"], ["dog", " "]):
         with pytest.raises(DataError, match="--words"):
             read_words(words)
@@ -205,6 +208,11 @@ def test_many_photos_take_a_line_each(tiny_world, album, tmp_path, capsys):
     (["--image", "ALBUM", "--words", "dog", "cat", "--method", "clip", "--link_thumbnails"], "goes with --html"),
     (["--image", "ALBUM", "--words", "dog", "cat", "--method", "clip", "--csv", "ALBUM"], "a folder; name a file"),
     (["--image", "ALBUM", "--words", "dog", "cat", "--method", "clip", "--csv", "a", "--json", "./a"], "the same file"),
+    (["--image", "ALBUM", "--words", "dog", "cat", "--method", "clip", "--csv", "b.JPG"], "ends like a photo"),
+    (["--image", "ALBUM", "--words", "dog", "cat", "--method", "clip", "--csv", __file__ + "/a.csv"], "choose another"),
+    (["--image", __file__, "--words", "dog", "cat", "--method", "clip", "--csv", __file__], "one of the photos"),
+    (["--image", "ALBUM", "--words", "dog", "cat", "--method", "clip", "--threshold", "50"], "probabilities from 0 to"),
+    (["--image", "ALBUM", "--method", "clip"], "--words is missing"),
 ])
 def test_flags_that_do_not_go_together_are_refused(tiny_world, album, capsys, flags, message):
     with pytest.raises(SystemExit) as stop:
