@@ -155,7 +155,9 @@ def mine_crops(model: BACGCN, store: AnySource, images: ImageList, targets: Tens
 
 
 def _describe(number: int, region: Region, image_id: str) -> Crop:
-    name = f"{number // FOLDER_CROPS:03d}/{image_id.replace('/', '__')}_{region.category:02d}"
+    """Crop `number`, under a name of its own: images of several folders may share theirs."""
+    folder, place = divmod(number, FOLDER_CROPS)
+    name = f"{folder:03d}/{place:04d}_{image_id.rpartition('/')[-1]}_{region.category:02d}"
     return Crop(name, image_id, region.category, region.area, list(region.box))
 
 

@@ -56,7 +56,8 @@ def test_a_fault_in_a_description_is_one_line(tmp_path: Path, changes: Dict[str,
 
 def test_what_is_no_description_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[]")
-    for name, message in ((tmp_path / "no.json", "no such file. Paths begin in the working folder"), (tmp_path / "list.json", "no JSON obj"),
+    for name, message in ((tmp_path / "no.json", "no such file. Paths begin in"),
+                          (tmp_path / "list.json", "no JSON obj"),
                           ("imagenet", "'imagenet' is unknown; choose one of voc2007")):
         with pytest.raises(DataError, match=message):
             get_dataset(str(name))

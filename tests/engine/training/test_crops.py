@@ -76,31 +76,31 @@ def mine(images: ImageList, folder: Path, *given: object) -> List[crops.Crop]:
 
 
 @pytest.mark.parametrize("given, names", [
-    ([], ["a_00", "b__c_01"]),  # b/c's class 0 is large, and d's background is no class
-    (["--epsilon", 0.3], ["a_00", "b__c_00", "b__c_01"]),
+    ([], ["a_00", "c_01"]),  # b/c's class 0 is large, and d's background is no class
+    (["--epsilon", 0.3], ["a_00", "c_00", "c_01"]),
     (["--epsilon", 0.1], ["a_00"]),
-    (["--positive_threshold", 0.55], ["b__c_01"]),
-    (["--positive_threshold", 0.4, "--epsilon", 1], ["a_00", "b__c_00", "b__c_01"]),  # a has no patch of class 1
+    (["--positive_threshold", 0.55], ["c_01"]),
+    (["--positive_threshold", 0.4, "--epsilon", 1], ["a_00", "c_00", "c_01"]),  # a has no patch of class 1
 ])
 def test_small_positive_classes_are_cut_out(images, tmp_path, given, names):
     folder = tmp_path / "crops"
     folder.mkdir()
     found = mine(images, folder, *given)
-    assert [crop.file for crop in found] == [f"000/{name}" for name in names]
+    assert [crop.file for crop in found] == [f"000/{number:04d}_{name}" for number, name in enumerate(names)]
     assert read_index(folder) == found
-    assert {path.name for path in folder.glob("000/*.jpg")} == {f"{name}.jpg" for name in names}
+    assert {path.relative_to(folder) for path in folder.rglob("*.jpg")} == {Path(f"{crop.file}.jpg") for crop in found}
 
 
 def test_boxes_follow_gamma_and_the_least_side(images, tmp_path):
     (tmp_path / "crops").mkdir()
     first = mine(images, tmp_path / "crops")
-    assert first[0] == crops.Crop("000/a_00", "a", 0, 1 / 16, [0.25, 0.25, 0.5, 0.5])
-    assert first[1] == crops.Crop("000/b__c_01", "b/c", 1, 2 / 16, [0.25, 0.75, 0.75, 1.0])
+    assert first[0] == crops.Crop("000/0000_a_00", "a", 0, 1 / 16, [0.25, 0.25, 0.5, 0.5])
+    assert first[1] == crops.Crop("000/0001_c_01", "b/c", 1, 2 / 16, [0.25, 0.75, 0.75, 1.0])
     assert mine(images, tmp_path / "crops", "--gamma", 0.5)[0].box == [0.25, 0.25, 0.75, 0.5]
     assert mine(images, tmp_path / "crops", "--crop_min_side", 0.5)[0].box == [0.125, 0.125, 0.625, 0.625]
-    with Image.open(tmp_path / "crops" / "000" / "b__c_01.jpg") as crop:
+    with Image.open(tmp_path / "crops" / "000" / "0001_c_01.jpg") as crop:
         assert crop.size == (32, 32) and crop.getpixel((16, 16))[0] > 240
-    with Image.open(tmp_path / "crops" / "000" / "a_00.jpg") as crop:
+    with Image.open(tmp_path / "crops" / "000" / "0000_a_00.jpg") as crop:
         assert crop.getpixel((16, 16))[0] < 15
 
 
@@ -123,9 +123,9 @@ def test_crops_join_the_training_set_with_the_targets_of_their_own_image(images,
         watch = Stopwatch()
         extended = extend_with_crops(BACGCN(torch.eye(3, 4), 1), data, images, Encoder(), 2, tmp_path / "crops",
                                      flags("--crop_labels", labels), CPU, watch)
-        assert extended.image_ids == ["a", "b/c", "d", "000/a_00", "000/b__c_01"]
-        assert extended.stores == [data.stores[0], ["000/a_00", "000/b__c_01"]]
-        assert stored["crops"].path(0) == tmp_path / "crops" / "000" / "a_00.jpg"
+        assert extended.image_ids == ["a", "b/c", "d", "000/0000_a_00", "000/0001_c_01"]
+        assert extended.stores == [data.stores[0], ["000/0000_a_00", "000/0001_c_01"]]
+        assert stored["crops"].path(0) == tmp_path / "crops" / "000" / "0000_a_00.jpg"
         assert stored["crops"].transform is images.transform
         with watch.part("training"):
             assert torch.equal(extended.targets[:3], TARGETS)

@@ -54,7 +54,7 @@ def test_crops_are_projected_and_go_into_folders_of_bounded_size(mine, tmp_path,
     monkeypatch.setattr(crops, "FOLDER_CROPS", 8)
     mined = mine()
     assert [crop.image_id for crop in mined] == [f"train_{row:03d}" for row in range(IMAGES)]
-    assert mined[0].file == "000/train_000_00" and pictures(tmp_path / "crops") == [crop.file for crop in mined]
+    assert mined[0].file == "000/0000_train_000_00" and pictures(tmp_path / "crops") == [crop.file for crop in mined]
     assert [len(list((tmp_path / "crops" / name).iterdir())) for name in ("000", "001", "002")] == [8, 8, 4]
     assert "about 20 crops, 1 an image in a sample of 20: " in capsys.readouterr().out
 
