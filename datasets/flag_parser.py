@@ -19,7 +19,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> Optional[str]:
         named = action.help is None or "default:" in action.help
-        if named or not action.option_strings or action.default in (None, False, argparse.SUPPRESS):
+        if named or action.nargs == 0 or action.default is None:  # a switch is off
             return action.help
         return f"{action.help} (default: %(default)s)"
 

@@ -38,7 +38,7 @@ def test_every_flag_says_which_methods_read_it():
 def test_help_explains_every_flag_and_tells_its_default(parser):
     text = re.sub(r"\s+", " ", re.sub(r"-\n\s+", "-", parser.format_help()))  # words are broken at a hyphen, too
     assert not [action.dest for action in parser._actions if not action.help]
-    untold = [action.dest for action in parser._actions if action.default not in (None, False, argparse.SUPPRESS)
+    untold = [action.dest for action in parser._actions if action.nargs != 0 and action.default is not None
               and "default:" not in action.help and f"(default: {action.default})" not in text]
     assert not untold
 
