@@ -1,7 +1,10 @@
 """The captioner against the libraries' own `generate`, on their real classes with tiny random parts."""
 from __future__ import annotations
 
+import io
+import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ import torch
 from datasets.captions.prompts import DECODING, first_prompts, re_prompts
 from datasets.files import DataError
 from datasets.images import read_image
+from models.captioners import lavis_blip2
 from models.captioners.halving_batches import HalvingBatches
 from models.captioners.lavis_blip2 import LavisCaptioner
 from models.captioners.load_captioner import load_captioner
@@ -216,3 +220,13 @@ def test_a_folder_without_a_model_is_one_line(tmp_path: Path):
 def test_an_unknown_lavis_model_is_one_line():
     with pytest.raises(DataError, match="pretrain_opt2.7b"):
         load_captioner("lavis", "opt13b", torch.device("cpu"))
+
+
+def test_a_lavis_checkpoint_that_holds_code_is_not_loaded(monkeypatch):
+    """LAVIS reads its checkpoints by torch.load, which refuses whatever is no tensor."""
+    def load(**flags):
+        torch.load(io.BytesIO(pickle.dumps(print, protocol=2)), weights_only=True)
+
+    monkeypatch.setattr(lavis_blip2, "import_library", lambda *names: SimpleNamespace(load_model_and_preprocess=load))
+    with pytest.raises(DataError, match="pretrain_opt2.7b: its checkpoint in torch's cache holds more than tensors"):
+        lavis_blip2.load_lavis("pretrain_opt2.7b", torch.device("cpu"), torch.float32)
