@@ -2,7 +2,7 @@
 # make paper  every step to the paper's tables of DATASET (default: mini), with ARGS; goes on where it was stopped
 # make test   ruff, mypy, and the tests with their coverage
 # make test-pythons   the quick tests on every Python from 3.10 to 3.13 that is on the machine, each in its environment
-# make test-transformers   captioning and weights of transformers and open_clip, in an environment of its own
+# make test-transformers   captioning, weights and networks of transformers, open_clip and timm, in an environment of its own
 # make bench  speed and memory, beside transformers and open_clip, in an environment of its own
 # make audit  known vulnerabilities of the installed packages
 # Each makes the virtual environment where it is missing. PYTHON chooses the interpreter.
@@ -58,10 +58,11 @@ audit: $(VENV)/.installed
 	.venv-transformers/bin/python -m pip install --quiet -r tests/requirements-transformers.txt
 	touch $@
 
-# transformers' BLIP-2 and LAVIS need different versions of transformers; open_clip is here, too.
+# transformers' BLIP-2 and LAVIS need different versions of transformers; open_clip and timm are here, too.
 test-transformers: .venv-transformers/.installed
 	.venv-transformers/bin/python -m pytest tests/captions/test_captioner.py tests/captions/test_captioning.py \
-	    tests/captions/test_caption_script.py tests/captions/test_chat_model.py tests/clip/test_clip_parity.py
+	    tests/captions/test_caption_script.py tests/captions/test_chat_model.py tests/clip/test_clip_parity.py \
+	    tests/models/test_timm_encoder.py tests/engine/features/test_frozen_encoder.py
 
 .venv-bench/.installed: benchmarks/requirements.txt tests/requirements-transformers.txt
 	$(PYTHON) -m venv .venv-bench

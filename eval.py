@@ -68,15 +68,15 @@ def evaluate(request: Request) -> None:
                         "--checkpoint")
     spec, device = get_dataset(args.dataset), setup(args.device)
     seed_everything(0, device)
-    test = load_evaluation_set(args, spec, device)
+    test = load_evaluation_set(args, spec, device, trained)
     scored = score_images(test, trained)
     threshold = tag_threshold(test, trained, lambda sample: score_training_images(sample, trained))
     if not is_main():
         return
 
-    per_class = average_precision(scored.scores, test.targets)
+    per_class = average_precision(scored.scores, test.targets, args.min_positives)
     tags = scored.tags(threshold.value)
-    summary = summarise(scored.scores, test.targets, tags)
+    summary = summarise(scored.scores, test.targets, tags, args.min_positives)
     rows = [(name, f"{ap:.2f}", str(int(positives))) for name, ap, positives
             in zip(spec.classes, per_class, test.targets.sum(dim=0))]
     if summary:

@@ -18,9 +18,8 @@ from engine.evaluation.threshold import measure, spread
 from engine.evaluation.zoom import zoomed_map
 from engine.features.extraction import extract_train_and_test
 from engine.features.feature_set import FeatureSet
-from engine.features.frozen_clip import build_encoder, clip_facts, load_clip
+from engine.features.frozen_encoder import embed_categories, encoder_state, fit_encoder, load_encoder
 from engine.features.readable_images import read_test_split, readable
-from engine.features.text_embeddings import encode_words
 from engine.methods.baseline_training import train_baseline
 from engine.process.distributed import setup
 from engine.process.entry_point import run_main
@@ -30,11 +29,10 @@ from engine.training.build_model import build_model, start_embeddings
 from engine.training.crops import extend_with_crops
 from engine.training.epoch import train_one_epoch
 from engine.training.fused_labels import fuse_with_clip
-from engine.training.prediction import calibrate
+from engine.training.prediction import calibrate, untrained_scores
 from engine.training.provenance import data_facts
 from engine.training.run import Run
 from engine.training.training_labels import load_pseudo_labels
-from models.baselines.zero_shot import zero_shot_scores
 from models.optimizer import build_optimizer
 
 
@@ -53,15 +51,16 @@ def main(args: argparse.Namespace) -> Run:
     # Captions: pseudo-labels over classes and backgrounds, and the graph between them.
     pseudo = load_pseudo_labels(args, spec, train_images.image_ids, categories)
 
-    # Frozen CLIP: text embeddings of the categories; patch embeddings and masked globals of every image, once.
-    clip_model = load_clip(args, device)
-    encoder = build_encoder(args, clip_model)
-    text_embeddings = encode_words(clip_model, spec.prompt_names(categories), args.prompts)
+    # Frozen CLIP: text embeddings of the categories; patch embeddings and masked globals of every image, once. Another
+    # --encoder is fitted to a common width, and has no text embeddings.
+    encoder = load_encoder(args, device)
     train_images = train_images.with_transform(encoder.transform)
     test_images = test_images.with_transform(encoder.transform)
+    fit_encoder(encoder, train_images, args)
+    text_embeddings = embed_categories(encoder, spec.prompt_names(categories), args.prompts)
     data = data_facts(train_images, pseudo.targets, pseudo.graph, test_images, test_split.targets(num_classes))
     train_store, test_store = extract_train_and_test(encoder, train_images, test_images, args)
-    pseudo = fuse_with_clip(pseudo, train_images, train_store, encoder, text_embeddings[:num_classes], args)
+    pseudo = fuse_with_clip(pseudo, train_images, train_store, encoder, text_embeddings, num_classes, args)
 
     # Training set and, with --val_share, training images that are kept out to compare runs without true labels.
     train_set, held_out = hold_out(FeatureSet([train_store], pseudo.targets, train_images.image_ids), args, spec)
@@ -75,7 +74,8 @@ def main(args: argparse.Namespace) -> Run:
     model = build_model(args, start_at, pseudo.graph, num_classes).to(device)
     calibrate(model, train_set, args, device)
     optimizer = build_optimizer(model, args)
-    run = Run(args, categories, {**clip_facts(clip_model), **data, "skipped_images": skipped + skipped_test})
+    run = Run(args, categories, {**encoder.facts(), **data, "skipped_images": skipped + skipped_test},
+              encoder_state(encoder, start_at))
     run.restore(model, optimizer)
 
     for epoch in range(run.next_epoch, args.epochs + 1):
@@ -92,9 +92,10 @@ def main(args: argparse.Namespace) -> Run:
         run.finish_epoch({"epoch": epoch, "loss": loss, "images": len(train_set), **metrics}, watch.timing(images),
                          model, optimizer)
 
-    # The table: last and best epoch beside the paper's numbers and CLIP without training.
-    zero_shot = zero_shot_scores(test_store.plain_globals(), text_embeddings[:num_classes].cpu())
-    run.finish(spec, mean_ap(average_precision(zero_shot, test_set.targets)),
+    # The table: last and best epoch beside the paper's numbers and the encoder without training.
+    starts = start_at if text_embeddings is None else text_embeddings
+    untrained = untrained_scores(test_store.plain_globals(), starts[:num_classes].cpu(), args)
+    run.finish(spec, mean_ap(average_precision(untrained, test_set.targets, args.min_positives)),
                zoomed_map(model, test_set, test_images, encoder, args, device) if args.zoom else None)
     return run
 

@@ -20,7 +20,7 @@ from benchmarks.timing import Times, machine, ratio, side_by_side, table
 from clip.model import CLIP, Architecture
 from datasets.flag_parser import FlagParser
 from engine.process.distributed import get_device
-from models.encoder import PRECISIONS, FrozenEncoder
+from models.encoder import PRECISIONS, CLIPEncoder
 
 Contestants = Dict[str, Callable[[], object]]
 
@@ -172,7 +172,7 @@ def compare_precisions(model: CLIP, args: argparse.Namespace, device: torch.devi
 def compare_masks(model: CLIP, args: argparse.Namespace, device: torch.device) -> str:
     """The triple (P, g_H, g_Hc) in passes of the plain global embedding."""
     images = images_of(model, args.batch_size, model.visual.input_resolution)
-    encoders = {mode: FrozenEncoder(model, mask_mode=mode) for mode in ("pixel", "token")}
+    encoders = {mode: CLIPEncoder(model, mask_mode=mode) for mode in ("pixel", "token")}
     times = side_by_side({"pass": lambda: model.encode_image(images),
                           **{mode: lambda mode=mode: encoders[mode](images) for mode in encoders}}, args.rounds, device)
     return table(("--mask_mode", "images/s", "passes"), [

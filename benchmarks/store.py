@@ -36,7 +36,7 @@ from engine.features.feature_set import FeatureSet
 from engine.features.feature_store import FeatureStore, format_bytes, pack, store_arrays
 from engine.features.store_writer import StoreWriter
 from engine.process.distributed import get_device
-from models.encoder import Features, FrozenEncoder
+from models.encoder import CLIPEncoder, Features
 
 
 def hollow_store(folder: Path, images: int) -> FeatureStore:
@@ -61,7 +61,7 @@ def save_photos(folder: Path, count: int) -> ImageList:
 
 def compare_with_live(root: Path, args: argparse.Namespace, device: torch.device) -> str:
     """A training step on stored features against one on features that are computed for it."""
-    encoder = FrozenEncoder(load_clip(args.model_path, device))
+    encoder = CLIPEncoder(load_clip(args.model_path, device))
     photos = save_photos(root / "photos", args.live_images)
     live = LiveFeatures(encoder, photos, argparse.Namespace(encode_batch_size=32, num_workers=args.num_workers))
     targets = torch.zeros(1000, 104)

@@ -136,13 +136,16 @@ class _RoundUpSides:
         return F.resize(image, [height, width], InterpolationMode.BICUBIC)
 
 
-def image_transform(size: int, mode: str = "squash") -> ImageTransform:
+def image_transform(size: int, mode: str = "squash", mean: Sequence[float] = MEAN,
+                    std: Sequence[float] = STD) -> ImageTransform:
     """PIL RGB image -> normalised float tensor (3, H, W).
 
     Args:
         size: 'squash': the side of the square that every image is squashed to, whatever its shape (224 in the
             paper); 'native': the patch, both sides are rounded up to a multiple of it (TagCLIP).
         mode: 'squash' or 'native'; bicubic in both.
+        mean: to normalise with, of the three colours; CLIP's if nothing is said.
+        std: the standard deviation, likewise.
     """
     if mode == "squash":
         resize = transforms.Resize((size, size), InterpolationMode.BICUBIC)
@@ -151,7 +154,7 @@ def image_transform(size: int, mode: str = "squash") -> ImageTransform:
         resize, min_side = _RoundUpSides(size), None
     else:
         raise ValueError(f"mode {mode!r} is unknown; choose 'squash' or 'native'")
-    return ImageTransform([resize, transforms.ToTensor(), transforms.Normalize(MEAN, STD)], min_side)
+    return ImageTransform([resize, transforms.ToTensor(), transforms.Normalize(mean, std)], min_side)
 
 
 def check_images(paths: Sequence[PathLike], workers: int = 4, progress: bool = False) -> List[Tuple[int, str]]:

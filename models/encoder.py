@@ -1,18 +1,21 @@
-"""The frozen image encoder: what the method needs of one image, computed once."""
+"""The frozen image encoder: what the method needs of one image, computed once; and CLIP as the paper takes it."""
 from __future__ import annotations
 
-from typing import List, NamedTuple, Optional
+import dataclasses
+import hashlib
+from abc import ABC, abstractmethod
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 import torch
 from torch import Tensor, nn
 
-from clip.model import CLIP, DenseFeatures
+from clip.model import CLIP, DenseFeatures, VisionTransformer
 from datasets.images import ImageTransform, image_transform
 from models.masks import complementary_images, high_attention, high_count
 
 
 class Features(NamedTuple):
-    """Features of a batch of images, in CLIP's joint space, not normalised."""
+    """Features of a batch of images, all in one space (CLIP's joint one), not normalised."""
 
     patch_embeddings: Tensor
     """(B, N, D), P: self-only last block, or the plain one."""
@@ -25,7 +28,106 @@ PATCH_ATTENTIONS = ("self", "full")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class FrozenEncoder(nn.Module):
+class FrozenEncoder(nn.Module, ABC):
+    """Any frozen network that gives an image patch features and global ones of one space, without gradients.
+
+    What trains, evaluates, draws or tags asks for no more than this.
+    """
+
+    resolution: int
+    """Side of the input in pixels. What is encoded, cropped or drawn asks here."""
+    embed_dim: int
+    """D, of all features."""
+    mask_share: float = 0.15
+    """Share of the patches in H."""
+    mask_threshold: Optional[float] = None
+    """Threshold on the normalised attention, instead of a share."""
+
+    @property
+    def text_tower(self) -> Optional[CLIP]:
+        """What embeds words in the space of the features; None where nothing does."""
+        return None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    @abstractmethod
+    def transform(self) -> ImageTransform:
+        """A photo as the encoder takes it: squashed to `resolution` and normalised."""
+
+    @abstractmethod
+    def grid(self, height: int, width: int) -> Tuple[int, int]:
+        """Rows and columns of the patches of an input of this size in pixels."""
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Features:
+        """Encode (B, 3, H, W) images."""
+
+    @abstractmethod
+    def encode_whole(self, images: Tensor) -> Tensor:
+        """The plain global features (B, D) of (B, 3, H, W) images alone."""
+
+    @abstractmethod
+    def attention(self, images: Tensor) -> Tensor:
+        """(B, N) attention of which H is made.
+
+        Raises:
+            ValueError: the network has none.
+        """
+
+    @abstractmethod
+    def identity(self) -> Dict[str, str]:
+        """What the plain global features depend on beside the images: digests of the weights, as part of a key."""
+
+    @abstractmethod
+    def options(self) -> Dict[str, Any]:
+        """What patches and masked globals depend on besides, as part of a key."""
+
+    @abstractmethod
+    def facts(self) -> Dict[str, Any]:
+        """What config.json and checkpoints say of the network, "weights_sha256" among it."""
+
+    def state(self) -> Dict[str, Tensor]:
+        """What was fitted to the training images, for checkpoints; nothing of CLIP."""
+        return {}
+
+
+def weights_digest(model: Union[CLIP, VisionTransformer]) -> str:
+    """SHA-256 over all that the numbers of a CLIP, or of its image encoder, depend on.
+
+    That is the names and values of the weights, and the activation and the head widths where they are not OpenAI's:
+    so the digests of OpenAI's are those of the weights alone.
+    """
+    told = [f"{field.name} {getattr(model.architecture, field.name)}"
+            for field in dataclasses.fields(model.architecture)
+            if field.name in ("activation", "vision_head_width", "text_head_width")
+            and getattr(model.architecture, field.name) != field.default]
+    return digest_tensors(model.state_dict(), "".join(told))
+
+
+def digest_tensors(tensors: Mapping[str, Tensor], told: str = "") -> str:
+    """SHA-256 over a text and the names and values of tensors."""
+    digest = hashlib.sha256(told.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def clip_facts(model: CLIP) -> Dict[str, Any]:
+    """What config.json and checkpoints say of the CLIP that a run stands on."""
+    return {"weights_sha256": weights_digest(model), "activation": model.architecture.activation,
+            "head_width": model.architecture.vision_head_width}
+
+
+CLIP_OPTIONS = ("mask_share", "mask_threshold", "attention_layer", "mask_mode", "patch_attention", "precision")
+"""Attributes of a `CLIPEncoder` that its features depend on, beside weights and resolution."""
+
+
+class CLIPEncoder(FrozenEncoder):
     """CLIP with the attention mask of method step 5, without gradients.
 
     Args:
@@ -54,8 +156,8 @@ class FrozenEncoder(nn.Module):
         if resolution is not None and resolution % clip_model.visual.patch_size:
             raise ValueError(f"resolution is {resolution}, no multiple of the patch of {clip_model.visual.patch_size}")
         self.clip = clip_model
+        self.embed_dim = clip_model.embed_dim
         self.resolution = resolution or clip_model.visual.input_resolution
-        """Side of the input in pixels. What is encoded, cropped or drawn asks here."""
         self.mask_share = mask_share
         self.mask_threshold = mask_threshold
         self.attention_layer = attention_layer
@@ -68,8 +170,29 @@ class FrozenEncoder(nn.Module):
 
     @property
     def transform(self) -> ImageTransform:
-        """A photo as the encoder takes it: squashed to `resolution` and normalised."""
+        """See `FrozenEncoder`."""
         return image_transform(self.resolution)
+
+    @property
+    def text_tower(self) -> CLIP:
+        """See `FrozenEncoder`."""
+        return self.clip
+
+    def grid(self, height: int, width: int) -> Tuple[int, int]:
+        """See `FrozenEncoder`."""
+        return self.clip.visual.grid(height, width)
+
+    def identity(self) -> Dict[str, str]:
+        """See `FrozenEncoder`; of the image encoder alone."""
+        return {"weights": weights_digest(self.clip.visual)}
+
+    def options(self) -> Dict[str, Any]:
+        """See `FrozenEncoder`."""
+        return {name: getattr(self, name) for name in CLIP_OPTIONS}
+
+    def facts(self) -> Dict[str, Any]:
+        """See `FrozenEncoder`; of the whole CLIP."""
+        return clip_facts(self.clip)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Features:
@@ -85,6 +208,16 @@ class FrozenEncoder(nn.Module):
         """The pass over the whole images (B, 3, H, W) alone, without g_H and g_Hc."""
         with self._autocast(images):
             return self._encode_image_dense(images, self.attention_layer, self.patch_attention == "self")
+
+    @torch.no_grad()
+    def encode_whole(self, images: Tensor) -> Tensor:
+        """See `FrozenEncoder`."""
+        return self.clip.encode_image(images)
+
+    @torch.no_grad()
+    def attention(self, images: Tensor) -> Tensor:
+        """See `FrozenEncoder`: [cls] to patches."""
+        return self.clip.encode_image_dense(images, self.attention_layer).cls_attention
 
     def _autocast(self, images: Tensor) -> torch.autocast:
         dtype = PRECISIONS[self.precision]

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from typing import Optional, Tuple
+from typing import Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -39,13 +39,16 @@ def high_count(num_patches: int, share: float) -> int:
     return math.ceil(share * num_patches)
 
 
-def black_out(images: Tensor, keep: Tensor, patch_size: int) -> Tensor:
+def black_out(images: Tensor, keep: Tensor, patch_size: int, mean: Sequence[float] = clip.MEAN,
+              std: Sequence[float] = clip.STD) -> Tensor:
     """Paint the patches outside `keep` black.
 
     Args:
-        images: (B, 3, H, W), normalised with CLIP's mean and standard deviation.
+        images: (B, 3, H, W), normalised.
         keep: (B, N) bool over the (H / patch_size) x (W / patch_size) grid, row by row.
         patch_size: side of a patch in pixels.
+        mean: that the images were normalised with, of the three colours; CLIP's if nothing is said.
+        std: the standard deviation, likewise.
 
     Returns:
         (B, 3, H, W) images, normalised as the input.
@@ -53,10 +56,11 @@ def black_out(images: Tensor, keep: Tensor, patch_size: int) -> Tensor:
     height, width = images.shape[-2:]
     grid = keep.view(-1, 1, height // patch_size, width // patch_size)
     pixels = grid.repeat_interleave(patch_size, dim=-2).repeat_interleave(patch_size, dim=-1)
-    black = -images.new_tensor(clip.MEAN) / images.new_tensor(clip.STD)
+    black = -images.new_tensor(mean) / images.new_tensor(std)
     return torch.where(pixels, images, black.view(1, 3, 1, 1))
 
 
-def complementary_images(images: Tensor, high: Tensor, patch_size: int) -> Tuple[Tensor, Tensor]:
-    """M_H, which keeps only the patches of H, and M_Hc, which keeps only the others. Shapes as `images`."""
-    return black_out(images, high, patch_size), black_out(images, ~high, patch_size)
+def complementary_images(images: Tensor, high: Tensor, patch_size: int, mean: Sequence[float] = clip.MEAN,
+                         std: Sequence[float] = clip.STD) -> Tuple[Tensor, Tensor]:
+    """M_H, which keeps only the patches of H, and M_Hc, which keeps only the others. As `black_out`."""
+    return black_out(images, high, patch_size, mean, std), black_out(images, ~high, patch_size, mean, std)

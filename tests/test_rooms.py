@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 
 ROOMS = ("clip", "datasets", "models", "engine", "mini")
 FLOORS = ["clip", "datasets", "datasets.filter", "datasets.captions", "datasets.build", "models", "models.baselines",
-          "models.captioners",
+          "models.captioners", "models.backbones",
           "engine.process", "engine.features", "engine.command_line", "engine.results", "engine.training",
           "engine.evaluation", "engine.methods", "engine.pictures", "engine.tagging", "engine.report", "engine.paper",
           "engine", "mini"]

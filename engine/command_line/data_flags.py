@@ -13,6 +13,7 @@ from engine.command_line.method_flags import (
     default_folder,
 )
 from engine.features.feature_store import PATCH_DTYPES
+from engine.features.frozen_encoder import encoder_of
 from engine.features.text_embeddings import PROMPT_SETS
 from models.encoder import PRECISIONS
 
@@ -29,6 +30,8 @@ def add_data_flags(parser: argparse.ArgumentParser, dataset: Optional[str]) -> N
     group.add_argument("--val_split_file", help="lines `image_id class class ...`")
     group.add_argument("--unlabelled_test", action="store_true",
                        help="the test split may be without labels: then there is no mAP, and the rest goes on")
+    group.add_argument("--min_positives", type=count, default=1, metavar="N",
+                       help="measure only classes with at least so many positive test images")
     group.add_argument("--model_path", help="CLIP weights: a file or folder of OpenAI, open_clip or Hugging Face, or a "
                                             "name on Hugging Face's hub (see docs/weights.md)")
     group.add_argument("--activation", choices=list(ACTIVATIONS),
@@ -71,7 +74,8 @@ def fill_defaults(args: argparse.Namespace, trained: bool = True) -> argparse.Na
         raise DataError(f"--dataset is missing: {DATASET_HELP}")
     spec = get_dataset(args.dataset)
     args.unlabelled_test = args.unlabelled_test or spec.unlabelled_test
-    for flag in (*DATA_DEFAULTS, "model_path", "mask_mode"):
+    on_clip = encoder_of(args) == "clip"  # another encoder brings weights of its own
+    for flag in (*DATA_DEFAULTS, *(("model_path", "mask_mode") if on_clip else ())):
         if getattr(args, flag, "not a flag here") is None:
             setattr(args, flag, getattr(spec, flag))
     _check_belonging(args)

@@ -2,9 +2,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any, Dict, List, NamedTuple, Tuple
 
+from datasets.files import DataError
 from engine.command_line.flag_types import count, natural, positive, share
+from engine.features.frozen_encoder import ENCODERS, encoder_of
+from models.backbones.reduction import REDUCTIONS
 
 TRAINED_METHODS = ("bac_gcn", "cdul", "tai_dpt")
 """What `--method` of a train script takes."""
@@ -40,6 +44,41 @@ RECIPES: Dict[str, Recipe] = {
         "lr_schedule": "cosine"}),
 }
 """`--recipe`: "paper" is all that the paper states, "plus" ours; docs/recipes.md says how it was chosen."""
+
+
+def encoder_name(text: str) -> str:
+    """What `--encoder` takes: clip, or the kind of another network, a colon and its name."""
+    kind, colon, name = text.partition(":")
+    if kind not in ENCODERS or (kind == "clip") != (not colon) or (colon and not name):
+        raise argparse.ArgumentTypeError(f"{text!r} is unknown; give clip, or timm:NAME as in timm:resnet50")
+    return text
+
+
+def add_encoder_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of the frozen encoder, where it is not CLIP. All are our choice."""
+    group = parser.add_argument_group("frozen encoder (see docs/real-photos.md)")
+    group.add_argument("--encoder", type=encoder_name, default="clip", metavar="clip|timm:NAME",
+                       help="clip, or any network of timm with patch features. Then --model_path is a state dict "
+                            "(default: what timm downloads), the kernel starts at captions, and the method is named "
+                            "BAC-GCN on NAME")
+    group.add_argument("--encoder_dim", type=count, default=256, help="its features are reduced to this width")
+    group.add_argument("--encoder_reduction", choices=list(REDUCTIONS), default="pca",
+                       help="PCA of patches of training images, or a random projection")
+    group.add_argument("--encoder_whiten", type=share, default=0.5,
+                       help="PCA divides by the standard deviations to this power: 0 not at all, 1 wholly")
+    group.add_argument("--encoder_seed", type=natural, default=0, help="of the sampled patches and the projection")
+
+
+def encoder_defaults(encoder: str) -> Dict[str, Any]:
+    """Defaults of flags that differ where the frozen encoder is not CLIP."""
+    return {} if encoder == "clip" else {"kernel_start": "captions", "no_masked_globals": True}
+
+
+def check_encoder(args: argparse.Namespace) -> None:
+    """Raises DataError where text is asked of an encoder that has none."""
+    if args.encoder != "clip" and args.kernel_start != "captions":
+        raise DataError(f"--kernel_start {args.kernel_start}: {args.encoder} embeds no text; leave it out, the kernel "
+                        "starts at captions then")
 
 
 def add_cdul_flags(parser: argparse.ArgumentParser, training: bool = True) -> None:
@@ -118,6 +157,12 @@ def method_title(args: argparse.Namespace, clip_name: str, trained: bool = True)
     return f"{title} (labels by {clip_name})" if args.method == "cdul" and trained else title
 
 
+def untrained_title(encoder: str) -> str:
+    """What stands beside BAC-GCN in tables: the same features without any training."""
+    _, _, network = encoder.partition(":")
+    return f"Caption prototypes on {network}, no training" if network else "CLIP zero-shot"
+
+
 def default_folder(args: argparse.Namespace, dataset: str, trained: bool = True) -> str:
     """Where a method's results go without `--output_dir`: what has a title of its own has its own folder.
 
@@ -158,7 +203,9 @@ def _name_parts(args: argparse.Namespace, trained: bool) -> List[Tuple[str, str]
     if args.method == "tai_dpt":
         return [("tai_dpt", "TaI-DPT port to ViT")]
     recipe = getattr(args, "recipe", "paper")  # eval.py has it from a checkpoint alone
-    return [("" if recipe == "paper" else recipe, RECIPES[recipe].title)]
+    _, _, network = encoder_of(args).partition(":")
+    parts = ("" if recipe == "paper" else recipe, re.sub(r"[^\w.-]", "_", network))
+    return [("_".join(filter(None, parts)), RECIPES[recipe].title + (f" on {network}" if network else ""))]
 
 
 def zoom_title(zoom: int) -> str:

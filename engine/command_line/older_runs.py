@@ -26,5 +26,6 @@ def complete_flags(values: Dict[str, Any]) -> Dict[str, Any]:
         return {**defaults, **EVAL_DEFAULTS.get(method, {}), **_BEFORE.get(method, {}), **values}
     if values.get("method") not in TRAINED_METHODS or not isinstance(values.get("dataset"), str):
         return values
-    defaults = default_flags(values["dataset"], values["method"], values.get("backbone"), values.get("recipe", "paper"))
+    defaults = default_flags(values["dataset"], values["method"], values.get("backbone"),
+                             values.get("recipe", "paper"), values.get("encoder", "clip"))
     return {**defaults, **_BEFORE.get(values["method"], {}), **values}

@@ -14,7 +14,10 @@ from engine.command_line.method_flags import (
     RECIPES,
     TRAINED_METHODS,
     add_cdul_flags,
+    add_encoder_flags,
     add_tai_dpt_flags,
+    check_encoder,
+    encoder_defaults,
     method_defaults,
 )
 from engine.command_line.saved_flags import check_flags
@@ -76,6 +79,8 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
     group.add_argument("--lr_warmup", type=nonnegative, default=0.0, metavar="EPOCHS",
                        help="the rate rises from 0 over so many epochs, which need not be whole")
 
+    add_encoder_flags(parser)
+
     group = parser.add_argument_group("captions, pseudo-labels and graph")
     group.add_argument("--caption_root", default="caption", help="folder with DATASET/, as caption.py leaves it")
     group.add_argument("--labels", choices=list(LABEL_KINDS), default="scores", help=describe(LABEL_KINDS))
@@ -102,7 +107,10 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
     group.add_argument("--mask_mode", choices=MASK_MODES,
                        help="paint the removed patches black, as the paper does (pixel, the default), or leave them "
                             "out of the transformer, which takes two thirds of the time (token, mini's default)")
-    group.add_argument("--no_masked_globals", action="store_true", help="one plain global node instead of two")
+    group.add_argument("--no_masked_globals", action="store_true", default=False,
+                       help="one plain global node instead of two (default of another --encoder)")
+    group.add_argument("--masked_globals", dest="no_masked_globals", action="store_false",
+                       help="two masked global nodes, where a recipe or --encoder has one; takes a [cls] token")
     group.add_argument("--k", type=count, default=4, help="patches averaged per category")
     group.add_argument("--kernel_start", choices=list(KERNEL_STARTS), default="text",
                        help="of w_o and the classifier; " + describe(KERNEL_STARTS))
@@ -124,7 +132,8 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
 
     group = parser.add_argument_group("ReSO")
     group.add_argument("--reso_epoch", type=count, default=11, help="first epoch that trains on the crops too")
-    group.add_argument("--no_reso", action="store_true", help="train the same epochs without crops")
+    group.add_argument("--no_reso", action="store_true", default=False, help="train the same epochs without crops")
+    group.add_argument("--reso", dest="no_reso", action="store_false", help="crops, where a recipe has none")
     group.add_argument("--gamma", type=share, default=0.7, help="threshold on the normalised similarity map")
     group.add_argument("--epsilon", type=share, default=0.1, help="a region is small below this share of the patches")
     group.add_argument("--positive_threshold", type=share, default=0.5,
@@ -145,13 +154,13 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
 
 
 def default_flags(dataset: str, method: str = "bac_gcn", backbone: Optional[str] = None,
-                  recipe: str = "paper") -> Dict[str, Any]:
+                  recipe: str = "paper", encoder: str = "clip") -> Dict[str, Any]:
     """The flags of a dataset's train script that is given none but those which are part of a method's title.
 
     What only a description would tell, such as where the images are, is VOC2007's for a dataset of the user's own.
     """
     dataset = dataset if dataset in DATASETS else "voc2007"
-    command = ["--method", method, *(["--recipe", recipe] if method == "bac_gcn" else []),
+    command = ["--method", method, *(["--recipe", recipe, "--encoder", encoder] if method == "bac_gcn" else []),
                *(["--backbone", backbone] if backbone and method == "cdul" else [])]
     return vars(parse_args(get_args_parser(dataset, None), command))
 
@@ -164,17 +173,20 @@ def parse_args(parser: FlagParser, argv: Optional[List[str]] = None) -> argparse
     """
     given = parser.parse_args(argv)
     config = _read_config(given.config, parser) if given.config is not None else {}
-    parser.set_defaults(**{flag: config[flag] for flag in ("method", "backbone", "recipe") if flag in config})
+    parser.set_defaults(**{flag: config[flag] for flag in {"method", "backbone", "recipe", "encoder"} & set(config)})
     named = parser.parse_args(argv)
-    if config and named.recipe != config.get("recipe", "paper"):
-        raise DataError(f"{given.config}: made by --recipe {config.get('recipe', 'paper')}, not {named.recipe}; leave "
-                        "--config or --recipe out")
-    parser.set_defaults(**method_defaults(named), **RECIPES[named.recipe].flags)  # also what a config is older than
+    for flag, oldest in (("recipe", "paper"), ("encoder", "clip")):
+        made_by, asked = config.get(flag, oldest), vars(named)[flag]
+        if config and asked != made_by:
+            raise DataError(f"{given.config}: made by --{flag} {made_by}, not {asked}; leave --config or --{flag} out")
+    parser.set_defaults(**{**method_defaults(named), **RECIPES[named.recipe].flags,  # also what a config is older than
+                           **encoder_defaults(named.encoder)})
     parser.set_defaults(**config)
     args = parser.parse_args(argv)
     check_typed(args, parser.typed(argv))
     if args.logger == "wandb":
         import_wandb()  # to fail at once where it is missing
+    check_encoder(args)
     return fill_defaults(args)
 
 

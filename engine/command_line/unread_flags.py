@@ -12,7 +12,8 @@ _BAC_GCN = (
     "no_masked_globals", "k", "frozen_kernel", "no_gcn", "gcn_layer", "gcn_depth", "gcn_width", "gcn_activation",
     "no_residual", "logits", "logit_scale", "reso_epoch", "no_reso", "gamma", "epsilon", "positive_threshold",
     "crop_min_side", "crop_labels", "max_crops", "keep_crop_features", "recipe", "val_share",
-    "kernel_start", "self_share", "logit_start", "lr_warmup")
+    "kernel_start", "self_share", "logit_start", "lr_warmup",
+    "encoder", "encoder_dim", "encoder_reduction", "encoder_whiten", "encoder_seed")
 
 READ_BY: Dict[str, Tuple[str, ...]] = {
     **dict.fromkeys(_BAC_GCN, ("bac_gcn",)),
@@ -34,10 +35,18 @@ READ_BY_ALL = frozenset((
     "method", "dataset", "threshold", "train_img_root", "train_split_file", "val_img_root", "val_split_file",
     "unlabelled_test", "model_path", "activation", "caption_root", "feature_root", "output_dir", "device",
     "num_workers", "encode_batch_size", "no_feature_store", "skip_unreadable", "prompts", "config", "resume",
-    "overwrite", "logger", "quiet", "seed", "seeds", "epochs", "batch_size", "lr", "weight_decay"))
+    "logger", "min_positives", "overwrite", "quiet", "seed", "seeds", "epochs", "batch_size", "lr", "weight_decay"))
 """Flags of every method. Those that say where data are may be given to all, whether or not a method looks there."""
 
-_ANY = object()
+
+def _any(value: Any) -> bool:
+    return True
+
+
+def _not_clip(value: Any) -> bool:
+    return bool(value != "clip")
+
+
 _GRAPH = ("edge_threshold", "global_edge", "normalisation", "no_class_background_edges")
 
 SWITCHED_OFF: Tuple[Tuple[str, Any, Tuple[str, ...]], ...] = (
@@ -48,15 +57,18 @@ SWITCHED_OFF: Tuple[Tuple[str, Any, Tuple[str, ...]], ...] = (
     ("gcn_depth", 1, ("gcn_width", "gcn_activation")),
     ("no_backgrounds", True, ("no_class_background_edges",)),
     ("no_masked_globals", True, ("mask_share", "mask_threshold", "attention_layer", "mask_mode")),
-    ("self_share", _ANY, ("normalisation",)),
+    ("self_share", _any, ("normalisation",)),
     ("logit_start", "fitted", ("logit_scale",)),
-    ("mask_threshold", _ANY, ("mask_share",)),
+    ("mask_threshold", _any, ("mask_share",)),
+    ("encoder", "clip", ("encoder_dim", "encoder_reduction", "encoder_whiten", "encoder_seed")),
+    ("encoder", _not_clip, ("activation", "attention_layer", "compile", "mask_mode", "patch_attention", "prompts")),
+    ("encoder_reduction", "random", ("encoder_whiten",)),
     ("backbone", "clip", ("resnet_weights", "image_size")),
     ("no_feature_store", True, ("patch_dtype", "keep_crop_features")),
     ("raw_cosine", True, ("standardise",)),
-    ("statistics", _ANY, ("compounds",)),
+    ("statistics", _any, ("compounds",)),
 )
-"""(flag, value, flags that do nothing beside it)."""
+"""(flag, value or a test of it, flags that do nothing beside it)."""
 
 
 def unread_flags(values: Mapping[str, Any]) -> Dict[str, str]:
@@ -70,7 +82,7 @@ def unread_flags(values: Mapping[str, Any]) -> Dict[str, str]:
                for flag, readers in READ_BY.items() if flag in values and method not in readers}
     for switch, value, switched_off in SWITCHED_OFF:
         actual = values.get(switch)
-        if actual is not None and (value is _ANY or actual == value) and switch not in reasons:
+        if actual is not None and (value(actual) if callable(value) else actual == value) and switch not in reasons:
             for flag in switched_off:
                 if flag in values:
                     reasons.setdefault(flag, f"--{flag} does nothing with --{switch}"

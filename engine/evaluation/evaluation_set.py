@@ -1,4 +1,4 @@
-"""What every method is measured on: a frozen CLIP and the images of a test split."""
+"""What every method is measured on: a frozen encoder and the images of a test split."""
 from __future__ import annotations
 
 import argparse
@@ -13,7 +13,7 @@ from datasets.files import DataError
 from datasets.registry import DatasetSpec
 from datasets.split_file import ImageList
 from engine.evaluation.metrics import above_midpoint
-from engine.features.frozen_clip import build_encoder, load_clip, weights_digest
+from engine.features.frozen_encoder import load_encoder, need_text_tower
 from engine.features.readable_images import read_test_split
 from engine.features.text_embeddings import encode_words
 from engine.training.checkpoint import Checkpoint
@@ -22,12 +22,11 @@ from models.encoder import FrozenEncoder
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """A frozen CLIP and a test split."""
+    """A frozen encoder and a test split."""
 
     args: argparse.Namespace
     spec: DatasetSpec
     device: torch.device
-    clip_model: CLIP
     encoder: FrozenEncoder
     """The encoder of the run that is evaluated, or the default one."""
     images: ImageList
@@ -36,6 +35,11 @@ class EvaluationSet:
     """(n, C) their true labels."""
     skipped: List[str]
     """Test images that cannot be read."""
+
+    @property
+    def clip_model(self) -> CLIP:
+        """The CLIP of the encoder; raises DataError where it is none."""
+        return need_text_tower(self.encoder, self.args)
 
     @property
     def num_classes(self) -> int:
@@ -47,22 +51,26 @@ class EvaluationSet:
         return encode_words(self.clip_model, self.spec.prompt_names(self.spec.classes), self.args.prompts).cpu()
 
 
-def check_weights(args: argparse.Namespace, trained: Checkpoint, clip_model: CLIP) -> None:
-    """Raises DataError where a checkpoint was trained on another CLIP."""
-    if trained["weights_sha256"] != weights_digest(clip_model):
-        activation, then = clip_model.architecture.activation, trained.get("activation", "quick_gelu")
-        advice = "" if activation == then else f"; they were {then} then and are {activation} here, see --activation"
-        raise DataError(f"{args.model_path}: not the CLIP weights that {args.checkpoint} was trained on{advice}")
+def check_weights(args: argparse.Namespace, trained: Checkpoint, encoder: FrozenEncoder) -> None:
+    """Raises DataError where a checkpoint was trained on another frozen encoder."""
+    facts = encoder.facts()
+    if trained["weights_sha256"] != facts["weights_sha256"]:
+        activation, then = facts.get("activation"), trained.get("activation", "quick_gelu")
+        advice = ("" if activation in (None, then)
+                  else f"; they were {then} then and are {activation} here, see --activation")
+        kind = "" if encoder.text_tower is None else "CLIP "
+        raise DataError(f"{args.model_path}: not the {kind}weights that {args.checkpoint} was trained "
+                        f"on{advice}")
 
 
-def load_evaluation_set(args: argparse.Namespace, spec: DatasetSpec, device: torch.device) -> EvaluationSet:
-    """Load the CLIP of `--model_path` and the test split."""
+def load_evaluation_set(args: argparse.Namespace, spec: DatasetSpec, device: torch.device,
+                        trained: Optional[Checkpoint] = None) -> EvaluationSet:
+    """Load the frozen encoder of the flags, or of a checkpoint that they come from, and the test split."""
     num_classes = len(spec.classes)
     images, split, skipped = read_test_split(args, num_classes)
-    clip_model = load_clip(args, device)
-    encoder = build_encoder(args, clip_model)
+    encoder = load_encoder(args, device, trained and trained.get("encoder"))
     images = images.with_transform(encoder.transform)
-    return EvaluationSet(args, spec, device, clip_model, encoder, images, split.targets(num_classes), skipped)
+    return EvaluationSet(args, spec, device, encoder, images, split.targets(num_classes), skipped)
 
 
 class Scored(NamedTuple):

@@ -17,16 +17,14 @@ from engine.evaluation.evaluation_set import check_weights
 from engine.evaluation.metrics import average_precision
 from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
-from engine.features.frozen_clip import build_encoder, load_clip
+from engine.features.frozen_encoder import embed_categories, load_encoder
 from engine.features.readable_images import read_test_split
-from engine.features.text_embeddings import encode_words
 from engine.process.distributed import get_device
 from engine.results.tables import NO_MAP
 from engine.training.build_model import build_model
 from engine.training.checkpoint import Checkpoint, load_weights
-from engine.training.prediction import model_inputs, predict
+from engine.training.prediction import model_inputs, predict, untrained_scores
 from models.bac_gcn import BACGCN
-from models.baselines.zero_shot import zero_shot_scores
 from models.encoder import FrozenEncoder
 from models.masks import high_attention
 
@@ -64,7 +62,7 @@ class Predictor:
     """Classes, then backgrounds (none for a run with `--no_backgrounds`)."""
     encoder: FrozenEncoder
     text_embeddings: Tensor
-    """(O, D)."""
+    """(O, D); without a text tower, where the kernel of the checkpoint started."""
     model: Optional[BACGCN]
     device: torch.device
 
@@ -79,13 +77,13 @@ class Predictor:
 
     def _grid(self, image: Tensor) -> Tuple[int, int]:
         """Rows and columns of patches."""
-        return self.encoder.clip.visual.grid(*image.shape[-2:])
+        return self.encoder.grid(*image.shape[-2:])
 
     @torch.no_grad()
     def masked_views(self, photo: Image.Image) -> MaskedViews:
         """The photo, M_H and M_Hc, and how CLIP scores them. The masks are laid over the photo at its own size."""
         image = self.tensor(photo)
-        attention = self.encoder.clip.encode_image_dense(image, self.encoder.attention_layer).cls_attention
+        attention = self.encoder.attention(image)
         high = high_attention(attention, self.encoder.mask_share, self.encoder.mask_threshold)
         grid = high.view(self._grid(image)).cpu().numpy()
         mask = np.asarray(Image.fromarray(grid).resize(photo.size, Image.NEAREST))[..., None]
@@ -109,29 +107,31 @@ class Predictor:
 
 
 def load_predictor(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Predictor:
-    """Load CLIP and put the checkpoint's model on top of it.
+    """Load the frozen encoder and put the checkpoint's model on top of it.
 
     Args:
         args: data flags, and those of the run where there is one.
         trained: what `load_checkpoint` read of BAC-GCN; None for CLIP alone.
 
     Raises:
-        DataError: the checkpoint was trained on other CLIP weights.
+        DataError: the checkpoint was trained on other weights.
     """
     spec, device = get_dataset(args.dataset), get_device(args.device)
-    clip_model = load_clip(args, device)
+    state = trained.get("encoder", {}) if trained else {}
+    encoder = load_encoder(args, device, state)
     categories = tuple(trained["categories"] if trained else spec.categories)
-    text_embeddings = encode_words(clip_model, spec.prompt_names(categories), args.prompts)
+    embedded = embed_categories(encoder, spec.prompt_names(categories), args.prompts)
+    text_embeddings = state["start"].to(device) if embedded is None else embedded
     model = None
     if trained:
-        check_weights(args, trained, clip_model)
+        check_weights(args, trained, encoder)
         model = build_model(args, text_embeddings, torch.eye(len(categories)), len(spec.classes)).to(device)
         load_weights(model, trained, args.checkpoint)
-    return Predictor(args, spec, categories, build_encoder(args, clip_model), text_embeddings, model, device)
+    return Predictor(args, spec, categories, encoder, text_embeddings, model, device)
 
 
 def class_ap(predictor: Predictor) -> Tuple[np.ndarray, np.ndarray]:
-    """AP of every class on the test images in percent, (C,) each: of the model and of CLIP zero-shot."""
+    """AP of every class on the test images in percent, (C,) each: of the model and of its start, without training."""
     assert predictor.model is not None, "CLIP alone has no model to ask"
     args, num_classes = predictor.args, predictor.num_classes
     images, split, _ = read_test_split(args, num_classes)
@@ -140,5 +140,6 @@ def class_ap(predictor: Predictor) -> Tuple[np.ndarray, np.ndarray]:
     store = extract_features(predictor.encoder, images.with_transform(predictor.encoder.transform), "test", args)
     targets = split.targets(num_classes)
     scores = predict(predictor.model, FeatureSet([store], targets), args, predictor.device)[:, :num_classes]
-    zero_shot = zero_shot_scores(store.plain_globals(), predictor.text_embeddings[:num_classes].cpu())
-    return average_precision(scores, targets), average_precision(zero_shot, targets)
+    zero_shot = untrained_scores(store.plain_globals(), predictor.text_embeddings[:num_classes].cpu(), args)
+    return average_precision(scores, targets, args.min_positives), average_precision(zero_shot, targets,
+                                                                                   args.min_positives)

@@ -52,4 +52,5 @@ def measure(model: BACGCN, test_set: FeatureSet, threshold_set: FeatureSet, args
     num_classes = test_set.targets.shape[1]
     known, logits = (predict(model, data, args, device)[:, :num_classes] for data in (threshold_set, test_set))
     threshold = best_threshold(known.sigmoid(), threshold_set.targets[:, :num_classes])
-    return {"threshold": threshold, **summarise(logits, test_set.targets, logits.sigmoid() >= threshold)}
+    return {"threshold": threshold, **summarise(logits, test_set.targets, logits.sigmoid() >= threshold,
+                                                 args.min_positives)}

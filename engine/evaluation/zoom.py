@@ -34,4 +34,4 @@ def zoomed_map(model: BACGCN, test_set: FeatureSet, images: ImageList, encoder: 
                args: argparse.Namespace, device: torch.device) -> Optional[float]:
     """mAP of the test images with `--zoom`, in percent; None without labels."""
     logits = zoomed_logits(model, test_set, images, encoder, args, device)
-    return mean_ap(average_precision(logits[:, :test_set.targets.shape[1]], test_set.targets))
+    return mean_ap(average_precision(logits[:, :test_set.targets.shape[1]], test_set.targets, args.min_positives))

@@ -28,7 +28,6 @@ from engine.features.feature_store import (
     store_arrays,
     unpack,
 )
-from engine.features.frozen_clip import ENCODER_FLAGS, weights_digest
 from engine.features.store_writer import StoreWriter, missing_bytes, owned
 from engine.features.stored_rows import list_digest
 from engine.process.distributed import from_main, is_main, world
@@ -90,8 +89,8 @@ def image_bytes(encoder: FrozenEncoder, args: argparse.Namespace) -> int:
     """Bytes that an image takes in a store; none with `--no_feature_store`."""
     if args.no_feature_store:
         return 0
-    height, width = encoder.clip.visual.grid(encoder.resolution, encoder.resolution)
-    return _size(store_arrays(1, height * width, encoder.clip.embed_dim, args.patch_dtype))
+    height, width = encoder.grid(encoder.resolution, encoder.resolution)
+    return _size(store_arrays(1, height * width, encoder.embed_dim, args.patch_dtype))
 
 
 class _Plan(NamedTuple):
@@ -109,16 +108,16 @@ def _plan(encoder: FrozenEncoder, images: ImageList, what: str, args: argparse.N
           root: Optional[Path] = None) -> _Plan:
     meta = _describe(encoder, images, args.patch_dtype)
     name = hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:16]
-    grid = encoder.clip.visual.grid(*images[0][0].shape[-2:])
-    arrays = store_arrays(len(images), grid[0] * grid[1], encoder.clip.embed_dim, args.patch_dtype)
+    grid = encoder.grid(*images[0][0].shape[-2:])
+    arrays = store_arrays(len(images), grid[0] * grid[1], encoder.embed_dim, args.patch_dtype)
     return _Plan(images, what, (root or Path(args.feature_root)) / name, meta, grid, arrays)
 
 
 def _describe(encoder: FrozenEncoder, images: ImageList, patch_dtype: str) -> Dict[str, Any]:
     """Everything that the stored features depend on."""
     return {
-        "weights": weights_digest(encoder.clip.visual), "transform": repr(images.transform),  # tells the resolution
-        **{flag: getattr(encoder, flag) for flag in ENCODER_FLAGS if flag != "resolution"}, "patch_dtype": patch_dtype,
+        **encoder.identity(), **encoder.options(), "transform": repr(images.transform),  # tells the resolution
+        "patch_dtype": patch_dtype,
         "images": list_digest(images),
     }
 
@@ -190,7 +189,7 @@ def _open(encoder: FrozenEncoder, plan: _Plan, args: argparse.Namespace) -> Feat
 
 
 def _fill(encoder: FrozenEncoder, plan: _Plan, args: argparse.Namespace) -> None:
-    device, images, size = next(encoder.clip.parameters()).device, plan.images, _size(plan.arrays)
+    device, images, size = encoder.device, plan.images, _size(plan.arrays)
     say(f"features ({plan.what}): {len(images):,} images x {format_bytes(size / len(images))} = {format_bytes(size)} "
         f"in {plan.folder}")
     with StoreWriter(plan.folder, plan.arrays) as writer:
@@ -239,7 +238,7 @@ class LiveFeatures:
     @property
     def grid(self) -> Tuple[int, int]:
         """Rows and columns of the patch grid."""
-        return self.encoder.clip.visual.grid(*self.images[0][0].shape[-2:])
+        return self.encoder.grid(*self.images[0][0].shape[-2:])
 
     def plain_globals(self) -> Tensor:
         """The [cls] embeddings of the unmasked images, (n, D) in float32."""
@@ -248,7 +247,7 @@ class LiveFeatures:
 
     def read(self, rows: Sequence[int], pinned: bool = False) -> PackedFeatures:
         """The features of some rows, in their order, rounded as a store would; on the encoder's device."""
-        device = next(self.encoder.clip.parameters()).device
+        device = self.encoder.device
         parts = []
         for start in range(0, len(rows), self.batch_size):
             decoded = self._decoders.map(self.images.__getitem__, map(int, rows[start:start + self.batch_size]))

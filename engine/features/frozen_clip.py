@@ -2,22 +2,20 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import hashlib
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, Dict, Union
+from typing import Optional
 
 import torch
 
 import clip
 from clip.clip import OPEN_CLIP_FILES, TRANSFORMERS_FILES
-from clip.model import CLIP, VisionTransformer
+from clip.model import CLIP
 from datasets.files import DataError
 from datasets.registry import get_dataset
 from engine.process.distributed import is_main
-from models.encoder import FrozenEncoder
+from models.encoder import CLIPEncoder
 
 
 def load_clip(args: argparse.Namespace, device: torch.device) -> CLIP:
@@ -31,33 +29,15 @@ def load_clip(args: argparse.Namespace, device: torch.device) -> CLIP:
     return model
 
 
-def weights_name(model_path: str) -> str:
-    """What tables call the weights of a path: the file, or its folder where every folder has a file of that name."""
+def weights_name(model_path: Optional[str]) -> str:
+    """What tables call the weights of a path: the file, or its folder where every folder has a file of that name.
+
+    Without a path they are those that come with the network.
+    """
+    if model_path is None:
+        return "its own"
     path = Path(model_path)
     return path.parent.name or path.name if path.name in (*TRANSFORMERS_FILES, *OPEN_CLIP_FILES) else path.name
-
-
-def weights_digest(model: Union[CLIP, VisionTransformer]) -> str:
-    """SHA-256 over all that the numbers of a CLIP, or of its image encoder, depend on.
-
-    That is the names and values of the weights, and the activation and the head widths where they are not OpenAI's:
-    so the digests of OpenAI's are those of the weights alone.
-    """
-    digest = hashlib.sha256()
-    for field in dataclasses.fields(model.architecture):
-        value = getattr(model.architecture, field.name)
-        if field.name in ("activation", "vision_head_width", "text_head_width") and value != field.default:
-            digest.update(f"{field.name} {value}".encode())
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def clip_facts(model: CLIP) -> Dict[str, Any]:
-    """What config.json and checkpoints say of the CLIP that a run stands on."""
-    return {"weights_sha256": weights_digest(model), "activation": model.architecture.activation,
-            "head_width": model.architecture.vision_head_width}
 
 
 _SIZES = {768: "B", 1024: "L", 1280: "H", 1408: "g"}
@@ -79,8 +59,8 @@ ENCODER_FLAGS = ("mask_share", "mask_threshold", "attention_layer", "mask_mode",
 """Flags, and attributes of the encoder, that its features depend on."""
 
 
-def build_encoder(args: argparse.Namespace, clip_model: CLIP) -> FrozenEncoder:
-    """The frozen encoder that the flags ask for; of what a command has no flags, the defaults.
+def build_encoder(args: argparse.Namespace, clip_model: CLIP) -> CLIPEncoder:
+    """CLIP as the frozen encoder that the flags ask for; of what a command has no flags, the defaults.
 
     Raises:
         DataError: they ask for a resolution, patches or a layer that this CLIP does not have.
@@ -99,4 +79,4 @@ def build_encoder(args: argparse.Namespace, clip_model: CLIP) -> FrozenEncoder:
                         f"{layers - 1}, or -1 to {-layers} from the last")
     defaults = {"mask_mode": get_dataset(args.dataset).mask_mode} if args.dataset else {}
     given = {flag: getattr(args, flag) for flag in ENCODER_FLAGS if hasattr(args, flag)}
-    return FrozenEncoder(clip_model, **{**defaults, **given}, compiled=args.compile)
+    return CLIPEncoder(clip_model, **{**defaults, **given}, compiled=args.compile)

@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, Subset
 from datasets.files import FileState
 from datasets.images import read_image
 from datasets.split_file import ImageList
-from engine.features.frozen_clip import weights_digest
 from engine.features.stored_rows import stored_rows
 from models.encoder import FrozenEncoder
 
@@ -50,17 +49,16 @@ class Tiles(ImageList):
 
 
 def tile_embeddings(encoder: FrozenEncoder, images: ImageList, zoom: int, args: argparse.Namespace) -> Tensor:
-    """[cls] embeddings of the zoom x zoom tiles of each image, (n, zoom^2, D), computed once and kept."""
-    clip_model, tiles = encoder.clip, Tiles(images, zoom)
-    device = next(clip_model.parameters()).device
+    """Plain global features of the zoom x zoom tiles of each image, (n, zoom^2, D), computed once and kept."""
+    tiles = Tiles(images, zoom)
 
     @torch.no_grad()
     def compute(rows: range, advance: Callable[[int], object]) -> Tensor:
         loader = DataLoader(Subset(tiles, range(rows.start * zoom**2, rows.stop * zoom**2)), args.encode_batch_size,
                             num_workers=min(args.num_workers, os.cpu_count() or 1))
-        embeddings = torch.cat([clip_model.encode_image(batch.to(device)).cpu() for batch, _ in loader])
+        embeddings = torch.cat([encoder.encode_whole(batch.to(encoder.device)).cpu() for batch, _ in loader])
         advance(len(rows))
         return embeddings.view(len(rows), zoom**2, -1)
 
-    meta = {"tiles": zoom, "weights": weights_digest(clip_model.visual), "transform": repr(images.transform)}
-    return stored_rows(compute, images, (zoom**2, clip_model.embed_dim), "float16", "tiles (train)", meta, args)
+    meta = {"tiles": zoom, **encoder.identity(), "transform": repr(images.transform)}
+    return stored_rows(compute, images, (zoom**2, encoder.embed_dim), "float16", "tiles (train)", meta, args)

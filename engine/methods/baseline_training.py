@@ -14,7 +14,7 @@ from datasets.split_file import ImageList, read_image_ids
 from engine.evaluation.evaluation_set import EvaluationSet, Scored, load_evaluation_set
 from engine.evaluation.metrics import average_precision, mean_ap, summarise
 from engine.evaluation.threshold import best_threshold
-from engine.features.frozen_clip import clip_facts, clip_name
+from engine.features.frozen_clip import clip_name
 from engine.methods.cdul_training import CDULTraining
 from engine.methods.tag_threshold import find_sample
 from engine.methods.tai_dpt_training import TaIDPTTraining
@@ -74,7 +74,7 @@ def train_baseline(args: argparse.Namespace, spec: DatasetSpec, device: torch.de
     test = load_evaluation_set(args, spec, device)
     seed_everything(args.seed, device)
     training = TRAININGS[args.method](test, read_image_ids(args.train_split_file))
-    run = Run(args, list(spec.classes), {**clip_facts(test.clip_model),
+    run = Run(args, list(spec.classes), {**test.encoder.facts(),
                                          **data_facts(*training.data, test.images, test.targets),
                                          "skipped_images": training.skipped + test.skipped})
     run.restore(training.model, training.optimizer)
@@ -91,11 +91,12 @@ def train_baseline(args: argparse.Namespace, spec: DatasetSpec, device: torch.de
             scored, threshold = training.score(encoded), None
             if sample is not None:
                 threshold = best_threshold(training.score(encoded_sample).confidence, sample.targets)
-            metrics = summarise(scored.scores, test.targets, scored.tags(threshold))
+            metrics = summarise(scored.scores, test.targets, scored.tags(threshold), args.min_positives)
         known = {} if threshold is None else {"threshold": threshold}
         run.finish_epoch({"epoch": epoch, "loss": loss, "images": len(training), **known, **metrics},
                          watch.timing(len(training)), training.model, training.optimizer)
 
     zero_shot = zero_shot_scores(training.test_globals(), test.class_embeddings())
-    run.finish(spec, mean_ap(average_precision(zero_shot, test.targets)), clip_name=clip_name(args, test.clip_model))
+    run.finish(spec, mean_ap(average_precision(zero_shot, test.targets, args.min_positives)),
+               clip_name=clip_name(args, test.clip_model))
     return run

@@ -16,13 +16,13 @@ from datasets.images import image_transform, read_image
 from datasets.progress import bar
 from datasets.split_file import ImageList
 from engine.evaluation.evaluation_set import EvaluationSet, Scored
-from engine.features.frozen_clip import weights_digest
 from engine.features.readable_images import readable
 from engine.features.stored_rows import stored_rows
 from engine.process.distributed import ALONE, World, gather, main_first, sum_gradients, world
 from engine.training.checkpoint import Checkpoint, load_weights
 from models.baselines.batch_norm import share_batch_norm
 from models.baselines.cdul import CDUL, SNIPPETS, FrozenCLIPHead, ImageNetResNet101, bernoulli_kl, initial_labels
+from models.encoder import weights_digest
 
 
 class Views(Dataset):

@@ -17,9 +17,8 @@ from engine.evaluation.evaluation_set import EvaluationSet, Scored, check_weight
 from engine.evaluation.zoom import zoomed, zoomed_logits
 from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
-from engine.features.frozen_clip import clip_facts, clip_name, weights_name
+from engine.features.frozen_clip import clip_name, weights_name
 from engine.features.readable_images import readable
-from engine.features.text_embeddings import encode_words
 from engine.features.tiles import Tiles
 from engine.methods.cdul_training import cdul_initial_scores, cdul_logits
 from engine.methods.sparc_scores import STATISTICS_FILE, sparc_test_scores
@@ -54,7 +53,7 @@ def score_images(test: EvaluationSet, trained: Optional[Checkpoint]) -> Scored:
         score = {"clip": clip_scores, "tagclip": tagclip_scores, "sparc": sparc_test_scores,
                  "cdul": cdul_initial_scores}[method]
         return Scored(score(test), are_logits=False)
-    check_weights(test.args, trained, test.clip_model)
+    check_weights(test.args, trained, test.encoder)
     return {"clip": lambda: Scored(clip_scores(test), are_logits=False),
             "bac_gcn": lambda: Scored(bac_gcn_logits(test, trained), are_logits=True),
             "cdul": lambda: Scored(cdul_logits(test, trained), are_logits=True),
@@ -103,8 +102,8 @@ def bac_gcn_logits(test: EvaluationSet, trained: Checkpoint) -> Tensor:
     """Final logits of the images for the classes, (n, C), zoomed with `--zoom`."""
     args, device, encoder = test.args, test.device, test.encoder
     categories = trained["categories"]
-    text_embeddings = encode_words(test.clip_model, test.spec.prompt_names(categories), args.prompts)
-    model = build_model(args, text_embeddings, torch.eye(len(categories)), test.num_classes).to(device)
+    blank = torch.zeros(len(categories), encoder.embed_dim)
+    model = build_model(args, blank, torch.eye(len(categories)), test.num_classes).to(device)
     load_weights(model, trained, args.checkpoint)
     test_set = FeatureSet([extract_features(encoder, test.images, "test", args)], test.targets)
     logits = (zoomed_logits(model, test_set, test.images, encoder, args, device) if args.zoom
@@ -121,7 +120,7 @@ def write_result(folder: PathLike, test: EvaluationSet, metrics: Dict[str, float
         metrics: of `summarise`; empty without labels.
         threshold: of the tags, where there is one.
     """
-    args, facts = test.args, clip_facts(test.clip_model)
+    args, facts = test.args, test.encoder.facts()
     title = method_title(args, clip_name(args, test.clip_model), trained=False)
     write_json(Path(folder) / "config.json", {
         "args": vars(args), "git_revision": git_revision(), **facts, "skipped_images": test.skipped}, indent=1)

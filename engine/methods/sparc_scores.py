@@ -16,7 +16,6 @@ from datasets.files import DataError, PathLike, atomic_write, read_lines, shorte
 from datasets.registry import DatasetSpec
 from engine.evaluation.evaluation_set import EvaluationSet
 from engine.features.extraction import extract_features
-from engine.features.frozen_clip import weights_digest
 from engine.features.text_embeddings import encode_words
 from engine.process.distributed import is_main
 from engine.training.training_labels import label_folder
@@ -28,6 +27,7 @@ from models.baselines.sparc import (
     graph_compounds,
     sparc_scores,
 )
+from models.encoder import weights_digest
 from models.graph import caption_graph
 
 PAIRS, TRIPLES = 10, 10

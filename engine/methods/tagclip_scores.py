@@ -18,10 +18,10 @@ from datasets.registry import DatasetSpec
 from datasets.split_file import ImageList
 from datasets.tagclip_words import published_words
 from engine.evaluation.evaluation_set import EvaluationSet
-from engine.features.frozen_clip import weights_digest
 from engine.features.stored_rows import stored_rows
 from engine.features.text_embeddings import encode_words
 from models.baselines.tagclip import TagCLIP
+from models.encoder import weights_digest
 
 ATTENTION_BUDGET = 2**27
 """Attention weights of a batch, summed over layers: 512 MB in fp32, and as much again while they are computed."""

@@ -173,13 +173,14 @@ def maps_figure(photos: Sequence[MappedPhoto], classes: Sequence[str], most_colu
 
 
 def curves_figure(curves: Dict[str, List[List[Tuple[int, float]]]], zero_shot: Optional[float],
-                  crops_from: Optional[int]) -> Figure:
+                  crops_from: Optional[int], untrained: str = "CLIP zero-shot") -> Figure:
     """mAP per epoch (paper Fig. 4): the mean over the seeds, and a band of one standard deviation.
 
     Args:
         curves: name of a method to its runs, each a list of (epoch, mAP).
-        zero_shot: mAP of CLIP without training.
+        zero_shot: mAP without training.
         crops_from: the first epoch that trains on ReSO's crops.
+        untrained: what is called so.
     """
     with paper_style():
         figure = Figure(figsize=(PAGE * 0.62, 2.9), layout="constrained")
@@ -197,7 +198,7 @@ def curves_figure(curves: Dict[str, List[List[Tuple[int, float]]]], zero_shot: O
                 spread = values.std(axis=0, ddof=1)
                 axes.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
         if zero_shot is not None:
-            axes.axhline(zero_shot, color=GREY, linewidth=1, linestyle="--", label=f"CLIP zero-shot: {zero_shot:.1f}")
+            axes.axhline(zero_shot, color=GREY, linewidth=1, linestyle="--", label=f"{untrained}: {zero_shot:.1f}")
         if crops_from is not None:
             axes.axvline(crops_from - 0.5, color=GREY, linewidth=0.8, linestyle=":")
             axes.annotate("ReSO's crops join", (crops_from - 0.5, 1), xycoords=("data", "axes fraction"),

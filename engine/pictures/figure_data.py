@@ -16,9 +16,10 @@ from datasets.images import read_image
 from datasets.plotting import SERIES, graph_figure, save_figure
 from datasets.registry import get_dataset
 from datasets.split_file import ImageList, read_image_ids
-from engine.command_line.method_flags import method_title
+from engine.command_line.method_flags import method_title, untrained_title
 from engine.evaluation.predictor import Tags, class_ap, load_predictor
 from engine.features.frozen_clip import weights_name
+from engine.features.frozen_encoder import encoder_of
 from engine.pictures.drawings import (
     MappedPhoto,
     curves_figure,
@@ -124,7 +125,8 @@ def draw_curves(groups: Sequence[RunGroup]) -> Figure:
             run.history for run in group.runs]
     zero_shot = reference.statistic("zero_shot_mAP")
     starts = [group.settings["reso_epoch"] for group in groups if not group.settings.get("no_reso", True)]
-    return curves_figure(curves, zero_shot.mean if zero_shot else None, min(starts, default=None))
+    return curves_figure(curves, zero_shot.mean if zero_shot else None, min(starts, default=None),
+                         untrained_title(reference.settings.get("encoder", "clip")))
 
 
 def _draw_graph(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Figure:
@@ -136,7 +138,7 @@ def _draw_graph(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Figu
 def _draw_per_class(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Figure:
     predictor = load_predictor(args, need_checkpoint(args, trained))
     ours, baseline = class_ap(predictor)
-    name = "CLIP zero-shot"
+    name = untrained_title(encoder_of(args))
     if args.baseline is not None:
         name, baseline = Path(args.baseline).stem, read_per_class(args.baseline, predictor.spec.classes)
     title = method_title(args, weights_name(args.model_path))

@@ -87,7 +87,7 @@ class RunGroup:
         if self.method not in TRAINED_METHODS or not self.runs[0].result["epochs"]:
             return {}
         defaults = default_settings(self.experiment.dataset, self.method, self.settings.get("backbone"),
-                                    self.settings.get("recipe", "paper"))
+                                    self.settings.get("recipe", "paper"), self.settings.get("encoder", "clip"))
         return changed_flags(self.settings, defaults)
 
     @property
@@ -218,9 +218,9 @@ def changed_flags(settings: Dict[str, Any], reference: Dict[str, Any]) -> Dict[s
 
 
 def default_settings(dataset: str, method: str = "bac_gcn", backbone: Optional[str] = None,
-                     recipe: str = "paper") -> Dict[str, Any]:
+                     recipe: str = "paper", encoder: str = "clip") -> Dict[str, Any]:
     """The settings of a dataset's train script that is given no flag but those which are part of a method's title."""
-    flags = default_flags(dataset, method, backbone, recipe)
+    flags = default_flags(dataset, method, backbone, recipe, encoder)
     return settings_of(flags)
 
 

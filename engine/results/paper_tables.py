@@ -8,7 +8,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from datasets.files import DataError, PathLike, atomic_write
 from datasets.registry import DATASETS
-from engine.command_line.method_flags import METHODS, zoom_title
+from engine.command_line.method_flags import METHODS, untrained_title, zoom_title
 from engine.results.finished_runs import (
     Collection,
     Experiment,
@@ -72,7 +72,7 @@ def _measures(group: RunGroup) -> List[Tuple[str, Statistic]]:
     measures = [(name, group.statistic("last_mAP"))]
     if group.method == "bac_gcn":
         pixels = group.settings.get("resolution")
-        zero_shot = f"CLIP zero-shot, {pixels} px" if pixels else "CLIP zero-shot"
+        zero_shot = untrained_title(group.settings.get("encoder", "clip")) + (f", {pixels} px" if pixels else "")
         measures = [(zero_shot, group.statistic("zero_shot_mAP")), *measures,
                     (f"{name}, best epoch ({_best_by(group)})", group.statistic("best_mAP"))]
         for zoom in sorted({run.zoom for run in group.runs if run.result.get("zoom_mAP") is not None}):

@@ -136,7 +136,7 @@ def results_table(spec: DatasetSpec, result: Dict[str, Any]) -> str:
     if result["last_mAP"] is None:
         return f"{heading}: {NO_MAP}"
     rows = [(method, f"{value:.1f}", "as the authors report it") for method, value in published_maps(spec.name).items()]
-    rows.append(("CLIP zero-shot (ours)", f"{result['zero_shot_mAP']:.2f}", "same weights and images"))
+    rows.append((f"{result['zero_shot_title']} (ours)", f"{result['zero_shot_mAP']:.2f}", "same weights and images"))
     title = result["title"]
     rows.append((f"{title} (ours, last)", f"{result['last_mAP']:.2f}", f"epoch {result['epochs']}"))
     held_out = result["pseudo_mAP"] is not None

@@ -12,7 +12,7 @@ from datasets.files import DataError, PathLike
 from datasets.images import read_image
 from datasets.progress import bar, say_beside_bar
 from engine.command_line.method_flags import method_title
-from engine.features.frozen_clip import weights_digest, weights_name
+from engine.features.frozen_clip import weights_name
 from engine.pictures.drawings import maps_figure, top_scores
 from engine.pictures.figure_data import SHOWN_BACKGROUNDS, map_photo, save
 from engine.results.tables import format_table
@@ -112,7 +112,7 @@ def _settings(args: argparse.Namespace, scorer: Scorer, run: TagRun) -> Dict[str
     """What the tags of a photo depend on, beside the photo."""
     flags = {name: str(value) for name, value in vars(args).items() if name not in _NOT_IN_TAGS}
     trained_on = [stamp(path) for path in (args.checkpoint, args.statistics) if path]
-    return {"flags": flags, "trained": trained_on, "weights_sha256": weights_digest(scorer.clip),
+    return {"flags": flags, "trained": trained_on, "weights_sha256": scorer.weights_sha256(),
             "categories": list(run.categories), "rule": run.rule}
 
 

@@ -15,7 +15,8 @@ from datasets.images import ImageTransform
 from engine.command_line.photo_flags import TAG_WITHOUT_TRAINING
 from engine.evaluation.evaluation_set import check_weights
 from engine.evaluation.predictor import Predictor, Tags, load_predictor
-from engine.features.frozen_clip import build_encoder, load_clip
+from engine.features.frozen_clip import build_encoder
+from engine.features.frozen_encoder import load_encoder, need_text_tower
 from engine.features.text_embeddings import encode_words
 from engine.methods.method_scores import clip_scores_of
 from engine.methods.sparc_scores import load_sparc
@@ -24,7 +25,7 @@ from engine.process.distributed import get_device
 from engine.tagging.vocabulary import photo_spec
 from engine.training.checkpoint import Checkpoint
 from models.baselines.tagclip import TagCLIP
-from models.encoder import FrozenEncoder
+from models.encoder import CLIPEncoder, weights_digest
 
 NATIVE_BATCH = 8
 """Photos at their own size that are loaded together."""
@@ -37,8 +38,6 @@ class Scorer(Protocol):
     """What is scored: classes, then backgrounds where the method scores those too."""
     num_classes: int
     """C."""
-    clip: CLIP
-    """The frozen weights behind the scores."""
     transform: ImageTransform
     """From a photo to pixels."""
     batch_size: int
@@ -48,13 +47,16 @@ class Scorer(Protocol):
         """Tags of (n, 3, H, W) images."""
         ...
 
+    def weights_sha256(self) -> str:
+        """Digest of the frozen weights behind the scores."""
+        ...
+
 
 class BACGCNScorer:
     """BAC-GCN: probabilities of classes and backgrounds, and the kernel's maps."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
-        self.clip = predictor.encoder.clip
         self.categories, self.num_classes = predictor.categories, predictor.num_classes
         self.transform = predictor.encoder.transform
         self.batch_size = predictor.args.encode_batch_size
@@ -62,6 +64,10 @@ class BACGCNScorer:
     def __call__(self, images: Tensor) -> List[Tags]:
         """See `Scorer`."""
         return self._predictor.tag_batch(images)
+
+    def weights_sha256(self) -> str:
+        """See `Scorer`."""
+        return str(self._predictor.encoder.facts()["weights_sha256"])
 
 
 class GlobalScorer:
@@ -75,10 +81,9 @@ class GlobalScorer:
         batch_size: photos that are loaded together.
     """
 
-    def __init__(self, encoder: FrozenEncoder, text_embeddings: Tensor, classes: Tuple[str, ...],
+    def __init__(self, encoder: CLIPEncoder, text_embeddings: Tensor, classes: Tuple[str, ...],
                  score: Callable[[Tensor], Tensor], batch_size: int) -> None:
         self._encoder = encoder
-        self.clip = encoder.clip
         self._text_embeddings = text_embeddings
         self._score = score
         self.categories, self.num_classes = classes, len(classes)
@@ -90,9 +95,13 @@ class GlobalScorer:
         """See `Scorer`."""
         dense = self._encoder.dense(images.to(self._text_embeddings.device))
         maps = self._text_embeddings @ F.normalize(dense.patch_embeddings.float(), dim=-1).transpose(1, 2)
-        grid = self._encoder.clip.visual.grid(*images.shape[2:])
+        grid = self._encoder.grid(*images.shape[2:])
         scores = self._score(dense.global_embedding.float().cpu())
         return [Tags(*pair) for pair in zip(scores, maps.unflatten(2, grid).cpu())]
+
+    def weights_sha256(self) -> str:
+        """See `Scorer`."""
+        return weights_digest(self._encoder.clip)
 
 
 class TagCLIPScorer:
@@ -102,7 +111,6 @@ class TagCLIPScorer:
                  args: argparse.Namespace) -> None:
         self._tagger = TagCLIP(clip_model, text_embeddings, len(classes), args.published_behaviour,
                                args.encode_batch_size)
-        self.clip = clip_model
         self._device = text_embeddings.device
         self.categories, self.num_classes = classes, len(classes)
         self.transform = native_transform(clip_model.visual.patch_size, args.max_patches)
@@ -114,6 +122,10 @@ class TagCLIPScorer:
         return [Tags(scores, refined[:, :self.num_classes].T.unflatten(1, grid))
                 for part in images.split(batch_limit(self._tagger, tuple(images.shape[1:])))
                 for scores, refined in self._score(part)]
+
+    def weights_sha256(self) -> str:
+        """See `Scorer`."""
+        return weights_digest(self._tagger.clip)
 
     def _score(self, images: Tensor) -> Iterator[Tuple[Tensor, Tensor]]:
         scored = self._tagger.scores_and_maps(images.to(self._device))
@@ -143,9 +155,10 @@ def load_scorer(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Scor
         return BACGCNScorer(load_predictor(args, trained))
     spec = photo_spec(args)
     classes = spec.classes
-    clip_model = load_clip(args, get_device(args.device))
+    encoder = load_encoder(args, get_device(args.device), trained and trained.get("encoder"))
+    clip_model = need_text_tower(encoder, args)
     if trained is not None:
-        check_weights(args, trained, clip_model)
+        check_weights(args, trained, encoder)
     if args.method == "tagclip":
         texts = _embed(clip_model, prompt_words(spec, args.prompt_words or "ours"), args)
         return TagCLIPScorer(clip_model, texts, classes, args)

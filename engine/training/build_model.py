@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Optional
 
 import torch
 from torch import Tensor
@@ -13,17 +14,21 @@ from models.graph import node_adjacency
 from models.kernel import KERNEL_STARTS
 
 
-def start_embeddings(args: argparse.Namespace, text_embeddings: Tensor, data: FeatureSet) -> Tensor:
+def start_embeddings(args: argparse.Namespace, text_embeddings: Optional[Tensor], data: FeatureSet) -> Tensor:
     """Where w_o and the classifier start, (O, D), by `--kernel_start`.
 
     Args:
         args: the flags of a train script.
-        text_embeddings: (O, D).
+        text_embeddings: (O, D); None without a text tower. Then what no caption names starts in a random direction.
         data: the training images and their pseudo-labels.
     """
-    if args.kernel_start == "text":
+    if args.kernel_start == "text" and text_embeddings is not None:
         return text_embeddings
-    return KERNEL_STARTS[args.kernel_start](text_embeddings.cpu(), data.stores[0].plain_globals(), data.targets)
+    globals_ = data.stores[0].plain_globals()
+    if text_embeddings is None:
+        text_embeddings = torch.randn(data.targets.shape[1], globals_.shape[1],
+                                      generator=torch.Generator().manual_seed(0))
+    return KERNEL_STARTS[args.kernel_start](text_embeddings.cpu(), globals_, data.targets)
 
 
 def build_model(args: argparse.Namespace, text_embeddings: Tensor, graph: Tensor, num_classes: int) -> BACGCN:

@@ -13,6 +13,7 @@ from datasets.files import DataError, PathLike, shorten
 from engine.command_line.older_runs import complete_flags
 from engine.command_line.saved_flags import check_flags
 from engine.command_line.train_flags import get_args_parser
+from models.backbones.reduction import Reduction
 
 _CHECKPOINT_TYPES = {"epoch": int, "model": dict, "optimizer": dict, "history": list, "progress": dict, "args": dict,
                      "categories": list, "weights_sha256": str}
@@ -72,6 +73,9 @@ def _checkpoint_fault(checkpoint: Any) -> Optional[str]:
             return f"weight {shorten(str(name))} is no tensor"
         if not torch.isfinite(value).all():
             return f"weight {shorten(name)} is not finite"
+    fault = _encoder_fault(checkpoint)
+    if fault:
+        return fault
     for number, record in enumerate(checkpoint["history"], start=1):
         if not isinstance(record, dict) or not all(type(value) in (int, float) for value in record.values()) \
                 or record.get("epoch") != number or ("mAP" in record) != ("mAP" in checkpoint["history"][0]):
@@ -82,6 +86,18 @@ def _checkpoint_fault(checkpoint: Any) -> Optional[str]:
     if type(batches) is not int or batches < 0 or not isinstance(loss, Tensor) or loss.dtype != torch.float32 \
             or loss.shape:
         return "'progress' is not that of an epoch"
+    return None
+
+
+def _encoder_fault(checkpoint: Dict[str, Any]) -> Optional[str]:
+    """What is wrong with what is kept of a frozen encoder other than CLIP, if anything."""
+    if checkpoint["args"].get("encoder", "clip") == "clip":
+        return None
+    kept = checkpoint.get("encoder")
+    for name in (*Reduction._fields, "start"):
+        value = kept.get(name) if isinstance(kept, dict) else None
+        if not isinstance(value, Tensor) or not value.is_floating_point() or not torch.isfinite(value).all():
+            return f"{name!r} of the encoder is no tensor of finite numbers"
     return None
 
 

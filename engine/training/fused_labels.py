@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from models.kernel import SimilarityKernel
 
 
 def fuse_with_clip(pseudo: PseudoLabels, images: ImageList, store: FeatureSource, encoder: FrozenEncoder,
-                   class_embeddings: Tensor, args: argparse.Namespace) -> PseudoLabels:
+                   text_embeddings: Optional[Tensor], num_classes: int, args: argparse.Namespace) -> PseudoLabels:
     """With `--labels fused` the pseudo-labels of captions and CLIP together, else those of the captions as they are.
 
     Args:
@@ -28,13 +28,18 @@ def fuse_with_clip(pseudo: PseudoLabels, images: ImageList, store: FeatureSource
         images: the training images.
         store: their features.
         encoder: the frozen encoder.
-        class_embeddings: (C, D) text embeddings.
+        text_embeddings: (O, D), classes first; None without a text tower.
+        num_classes: C.
         args: `--labels`, `--k` of the kernel, and `--zoom`, which makes tiles another view.
     """
     if args.labels != "fused":
         return pseudo
-    text = F.normalize(class_embeddings.float(), dim=-1)
-    views = clip_views(pseudo.targets[:, :len(text)], images, store, encoder, text, args)
+    caption_scores = pseudo.targets[:, :num_classes]
+    if text_embeddings is None:
+        views = _probe(F.normalize(store.plain_globals(), dim=-1), caption_scores)[..., None]
+    else:
+        text = F.normalize(text_embeddings[:num_classes].float(), dim=-1)
+        views = clip_views(caption_scores, images, store, encoder, text, args)
     return pseudo._replace(targets=fuse_labels(pseudo.targets, views))
 
 
@@ -52,11 +57,16 @@ def clip_views(caption_scores: Tensor, images: ImageList, store: FeatureSource, 
     """
     globals_, best_patches = _read_store(store, text, args)
     views: List[Tensor] = [_centred(globals_[:, 0] @ text.cpu().T), best_patches,
-                           torch.from_numpy(probe_captions(globals_.flatten(1).numpy(), caption_scores.numpy()))]
+                           _probe(globals_.flatten(1), caption_scores)]
     if args.zoom:
         tiles = F.normalize(tile_embeddings(encoder, images, args.zoom, args), dim=-1)
         views.append(_centred(tiles @ text.cpu().T).amax(dim=1))
     return torch.stack(views, dim=-1)
+
+
+def _probe(features: Tensor, caption_scores: Tensor) -> Tensor:
+    """(n, C): what the captions of other images say by (n, F) features. Without a text tower it is the only view."""
+    return torch.from_numpy(probe_captions(features.numpy(), caption_scores.numpy()))
 
 
 def _centred(cosines: Tensor) -> Tensor:

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from datasets.progress import bar
 from engine.features.feature_set import FeatureSet
+from engine.features.frozen_encoder import encoder_of
 from engine.process.distributed import sum_over_processes, world
 from models.bac_gcn import BACGCN
+from models.baselines.zero_shot import zero_shot_scores
 from models.encoder import Features
 
 
@@ -40,3 +42,14 @@ def predict(model: BACGCN, data: FeatureSet, args: argparse.Namespace, device: t
         inputs = model_inputs(batch.features, not args.no_masked_globals, device)
         logits[batch.rows[0]:batch.rows[-1] + 1] = model(*inputs).logits
     return sum_over_processes(logits).cpu()
+
+
+def untrained_scores(globals_: Tensor, starts: Tensor, args: argparse.Namespace) -> Tensor:
+    """(n, C) scores without any training: CLIP zero-shot, or without a text tower the cosines to caption prototypes.
+
+    Args:
+        globals_: (n, D) plain global features.
+        starts: (C, D) text embeddings, or prototypes.
+        args: `--encoder`.
+    """
+    return zero_shot_scores(globals_, starts, softmax=encoder_of(args) == "clip")

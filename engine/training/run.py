@@ -14,7 +14,7 @@ import torch
 from datasets.files import DataError, atomic_write, shorten, write_json
 from datasets.progress import say
 from datasets.registry import DatasetSpec
-from engine.command_line.method_flags import method_title
+from engine.command_line.method_flags import method_title, untrained_title
 from engine.features.frozen_clip import weights_name
 from engine.process.distributed import barrier, from_main, is_main
 from engine.process.metric_loggers import FOLDERS, LOGGERS, MetricLogger, Nowhere
@@ -52,16 +52,18 @@ class Run:
         args: the parsed command line.
         categories: names of the classes and backgrounds, to be checked when a checkpoint is read.
         facts: what else belongs into config.json and the checkpoints: digests of the weights and of the data.
+        encoder: tensors that the checkpoints keep of the frozen encoder: `encoder_state`.
 
     Raises:
         DataError: what is in the folder, or in the checkpoint to go on from, is of another run.
     """
 
-    def __init__(self, args: argparse.Namespace, categories: List[str], facts: Dict[str, Any]) -> None:
+    def __init__(self, args: argparse.Namespace, categories: List[str], facts: Dict[str, Any],
+                 encoder: Optional[Dict[str, torch.Tensor]] = None) -> None:
         self.folder = Path(args.output_dir)
         self.args = vars(args)
         self.categories = list(categories)
-        self.facts = facts
+        self.facts, self._encoder = facts, encoder or {}
         self.history: List[Dict[str, float]] = []
         self.result: Dict[str, Any] = {}
         self.progress = Progress()
@@ -226,7 +228,7 @@ class Run:
         buffer = io.BytesIO()
         torch.save({"epoch": len(self.history), "model": model.state_dict(), "optimizer": optimizer.state_dict(),
                     "history": self.history, "progress": progress._asdict(), "args": self.args,
-                    "categories": self.categories, **self.facts}, buffer)
+                    "categories": self.categories, "encoder": self._encoder, **self.facts}, buffer)
         for name in names:
             with atomic_write(self.folder / name, "wb") as file:
                 file.write(buffer.getbuffer())
@@ -267,7 +269,7 @@ class Run:
                   "last_OF1": last.get("OF1"), "last_CF1": last.get("CF1"), "threshold": last.get("threshold"),
                   "best_mAP": self.best.get("mAP"), "best_epoch": self.best["epoch"],
                   "pseudo_mAP": last.get("pseudo_mAP"), "zero_shot_mAP": zero_shot,
-                  "zoom_mAP": zoomed}
+                  "zero_shot_title": untrained_title(self.args.get("encoder", "clip")), "zoom_mAP": zoomed}
         self.result = result
         if is_main():
             write_json(self.folder / "result.json", result, indent=1)

@@ -14,7 +14,7 @@ from clip.model import CLIP, Architecture
 from datasets.files import DataError
 from models.bac_gcn import BACGCN
 from models.baselines.zero_shot import zero_shot_scores
-from models.encoder import FrozenEncoder
+from models.encoder import CLIPEncoder
 from models.gcn import CLIPGCN, GCN_LAYERS, GraphSAGE
 from models.graph import caption_graph, node_adjacency
 from models.kernel import SimilarityKernel
@@ -182,12 +182,12 @@ def test_frozen_encoder_gets_no_gradient_and_stays_frozen():
     clip_model = clip.build_model(CLIP(Architecture(
         embed_dim=8, image_resolution=32, patch_size=8, vision_width=64, vision_layers=2, context_length=77,
         vocab_size=100, text_width=64, text_layers=1)).state_dict())
-    features = FrozenEncoder(clip_model)(torch.randn(2, 3, 32, 32))
+    features = CLIPEncoder(clip_model)(torch.randn(2, 3, 32, 32))
     assert features.patch_embeddings.shape == (2, 16, 8) and features.global_embeddings.shape == (2, 3, 8)
     assert not any(tensor.requires_grad for tensor in features)
     assert not any(parameter.requires_grad for parameter in clip_model.parameters())
     high = high_attention(clip_model.encode_image_dense(images := torch.randn(2, 3, 32, 32)).cls_attention)
-    torch.testing.assert_close(FrozenEncoder(clip_model, mask_mode="pixel")(images).global_embeddings[:, 1],
+    torch.testing.assert_close(CLIPEncoder(clip_model, mask_mode="pixel")(images).global_embeddings[:, 1],
                                clip_model.encode_image(black_out(images, high, 8)))
 
 

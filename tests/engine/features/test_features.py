@@ -25,14 +25,14 @@ from engine.features.extraction import LiveFeatures, extract_features, extract_t
 from engine.features.feature_set import FeatureSet
 from engine.features.feature_store import FeatureStore, pack, store_arrays, unpack
 from engine.features.store_writer import StoreWriter
-from models.encoder import Features, FrozenEncoder
+from models.encoder import CLIPEncoder, Features
 from models.masks import high_attention
 from tests.conftest import REPOSITORY
 
 ROWS, CHUNK = 20, 4
 
 
-class CountingEncoder(FrozenEncoder):
+class CountingEncoder(CLIPEncoder):
     """Remembers how many images it was given."""
 
     encoded = 0
@@ -109,7 +109,7 @@ def test_another_encoder_mask_or_image_list_gets_another_store(tiny_world, encod
     folders.append(extract_features(encoder, images, "train", flags(tmp_path, patch_dtype="int8")).folder)
     for change in ({"mask_share": 0.5}, {"mask_threshold": 0.5}, {"attention_layer": 0}, {"mask_mode": "token"},
                    {"patch_attention": "full"}, {"precision": "bf16"}):
-        other = FrozenEncoder(encoder.clip, **change)
+        other = CLIPEncoder(encoder.clip, **change)
         folders.append(extract_features(other, images, "train", flags(tmp_path)).folder)
     backwards = ImageList(tiny_world.path("--train_img_root"), images.image_ids[::-1], images.transform)
     folders.append(extract_features(encoder, backwards, "train", flags(tmp_path)).folder)
@@ -309,8 +309,8 @@ def test_reading_does_not_hold_the_store_in_memory(tmp_path):
 @pytest.mark.parametrize("mask", [{"mask_share": 0.3}, {"mask_threshold": 0.4}, {"mask_threshold": 2.0}])
 def test_token_mode_drops_the_tokens_of_one_part_after_the_other(encoder, images, mask):
     batch = torch.stack([images[row][0] for row in range(6)])
-    by_token = FrozenEncoder(encoder.clip, mask_mode="token", **mask)(batch)
-    by_pixel = FrozenEncoder(encoder.clip, mask_mode="pixel", **mask)(batch)
+    by_token = CLIPEncoder(encoder.clip, mask_mode="token", **mask)(batch)
+    by_pixel = CLIPEncoder(encoder.clip, mask_mode="pixel", **mask)(batch)
     assert torch.equal(by_token.patch_embeddings, by_pixel.patch_embeddings)
     assert torch.equal(by_token.global_embeddings[:, 0], by_pixel.global_embeddings[:, 0])
     high = high_attention(encoder.clip.encode_image_dense(batch).cls_attention, **{
@@ -323,7 +323,7 @@ def test_token_mode_drops_the_tokens_of_one_part_after_the_other(encoder, images
 
 def test_half_precision_stays_near(encoder, images):
     batch = torch.stack([images[row][0] for row in range(4)])
-    exact, rounded = (FrozenEncoder(encoder.clip, precision=precision)(batch) for precision in ("fp32", "bf16"))
+    exact, rounded = (CLIPEncoder(encoder.clip, precision=precision)(batch) for precision in ("fp32", "bf16"))
     assert not torch.equal(exact.patch_embeddings, rounded.patch_embeddings)
     for one, other in zip(exact[0].flatten(0, 1), rounded[0].flatten(0, 1).float()):
         assert F.cosine_similarity(one, other, dim=0) > 0.999

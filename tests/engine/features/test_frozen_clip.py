@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import clip
-from engine.features.frozen_clip import load_clip, weights_digest, weights_name
+from engine.features.frozen_clip import load_clip, weights_name
+from models.encoder import weights_digest
 from tests.engine.training.test_training import run_script
 
 

@@ -6,6 +6,7 @@ import math
 import shutil
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -144,7 +145,7 @@ def finished(tiny_world, caption_root, tmp_path_factory) -> Path:
 def test_texts_are_both_answers_to_a_prompt_with_its_labels(model, caption_root):
     labels = json.loads((caption_root / "voc2007" / "train_label_dictionary.json").read_text())
     test = EvaluationSet(Namespace(caption_root=str(caption_root), output_dir=""), get_dataset("voc2007"),
-                         torch.device("cpu"), model, None, None, torch.zeros(0, 20), [])
+                         torch.device("cpu"), SimpleNamespace(text_tower=model), None, torch.zeros(0, 20), [])
     texts = load_texts(test, ["train_007", "train_003"])
     expected = [(f"first {prompt} of {image}. again {prompt} of {image}", sorted(c for c in named if c < 20))
                 for image in (7, 3) for prompt, named in enumerate(labels[f"train_{image:03d}"])]

@@ -33,7 +33,7 @@ from engine.pictures.drawings import (
 )
 from engine.training.checkpoint import load_checkpoint
 from engine.training.prediction import predict
-from models.encoder import FrozenEncoder
+from models.encoder import CLIPEncoder
 from tests.engine.training.test_training import run_script, train
 
 
@@ -62,7 +62,7 @@ def gray(width: int, height: int) -> Image.Image:
 # ---- what the model says of a photo --------------------------------------------------------------------------------
 
 def test_masked_views_part_the_photo_and_are_scored_as_they_look(predictor, photo):
-    predictor = dataclasses.replace(predictor, encoder=FrozenEncoder(predictor.encoder.clip, mask_mode="pixel"))
+    predictor = dataclasses.replace(predictor, encoder=CLIPEncoder(predictor.encoder.clip, mask_mode="pixel"))
     views = predictor.masked_views(photo)
     original, high, others = views.pictures
     assert (original == np.asarray(photo)).all() and (high.astype(int) + others == original).all()

@@ -7,6 +7,7 @@ import pytest
 
 import ablate
 from datasets.files import DataError
+from engine.command_line.method_flags import method_title
 from engine.command_line.train_flags import get_args_parser, parse_args
 from engine.results.finished_runs import collect_runs
 from engine.results.paper_tables import main_table
@@ -65,6 +66,18 @@ def test_selection_trains_ranks_and_leaves_a_config(tiny_world, tmp_path, capsys
         ablate.main([*command, "--k", "2"])
 
 
+def test_selection_reads_no_true_label_of_a_training_image(tiny_world, tmp_path):
+    image_ids = [line.split()[0] for line in tiny_world.path("--train_split_file").read_text().splitlines()]
+    (tmp_path / "others.txt").write_text("".join(f"{image_id} 7\n" for image_id in image_ids))
+    scores = []
+    for more in ([], ["--train_split_file", str(tmp_path / "others.txt")]):
+        folder = tmp_path / str(len(more))
+        ablate.main(["--dataset", "voc2007", "--select", "--grid", "lr=1e-2", "--output_dir", str(folder), "--epochs",
+                     "1", "--val_share", "0.4", *tiny_world.flags[2:], *more])
+        scores.append(json.loads((folder / "lr_0.01" / "seed_0" / "log.txt").read_text())["pseudo_mAP"])
+    assert scores[0] == scores[1]
+
+
 def test_table_of_runs_says_how_far_pseudo_map_ranks_them(tmp_path):
     for number, (pseudo, true) in enumerate([(60.0, 70.0), (61.0, 72.0), (62.0, 71.0), (65.0, 74.5), (66.0, 74.0)]):
         folder = leave_run(tmp_path / str(number), true, k=number + 1, val_share=0.1)
@@ -80,6 +93,8 @@ def test_table_of_runs_says_how_far_pseudo_map_ranks_them(tmp_path):
 def test_recipes_are_never_in_one_row(tmp_path):
     plus = parse_args(get_args_parser("voc2007", None), ["--recipe", "plus", "--k", "8"])
     assert (plus.lr_schedule, plus.k) == ("cosine", 8) and plus.output_dir == "runs/voc2007_plus"
+    undone = parse_args(get_args_parser("voc2007", None), ["--recipe", "plus", "--masked_globals", "--reso"])
+    assert plus.no_masked_globals and plus.no_reso and not undone.no_masked_globals and not undone.no_reso
     leave_run(tmp_path / "paper", 70.0)
     flags = vars(parse_args(get_args_parser("voc2007", None), ["--recipe", "plus"]))
     leave_run(tmp_path / "plus", 75.0, title="BAC-GCN+", **{
@@ -88,6 +103,23 @@ def test_recipes_are_never_in_one_row(tmp_path):
     assert all(group.off_defaults == {} for group in collection.groups)
     rows = rows_of(main_table(collection))
     assert rows["BAC-GCN"][-1] == "70.0" and rows["BAC-GCN+"][-1] == "75.0"
+
+
+def test_encoders_are_never_in_one_row(tmp_path):
+    parser, network = get_args_parser("voc2007", None), ["--encoder", "timm:resnet50"]
+    flags = vars(parse_args(parser, network))
+    assert flags["output_dir"] == "runs/voc2007_resnet50" and flags["model_path"] is None
+    assert method_title(parse_args(parser, [*network, "--recipe", "plus"]), "") == "BAC-GCN+ on resnet50"
+    leave_run(tmp_path / "clip", 70.0)
+    leave_run(tmp_path / "resnet", 75.0, title="BAC-GCN on resnet50", **{
+        flag: value for flag, value in flags.items() if flag not in ("seed", "method", "dataset", "backbone")})
+    collection = collect_runs([tmp_path])
+    assert all(group.off_defaults == {} for group in collection.groups)
+    rows = rows_of(main_table(collection))
+    assert rows["BAC-GCN"][-1] == "70.0" and rows["BAC-GCN on resnet50"][-1] == "75.0"
+    assert rows["CLIP zero-shot"][-1] == rows["Caption prototypes on resnet50, no training"][-1] == "80.0"
+    with pytest.raises(DataError, match="--kernel_start text: timm:resnet50 embeds no text"):
+        parse_args(parser, [*network, "--kernel_start", "text"])
 
 
 def test_a_config_is_of_one_recipe(tmp_path):

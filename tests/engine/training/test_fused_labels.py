@@ -54,12 +54,12 @@ def test_views_are_cls_best_patches_probe_and_best_tile(seen):
 
 def test_only_fused_labels_change_and_only_for_classes(seen):
     (images, store, encoder, text, args), pseudo = seen
-    fused = fuse_with_clip(pseudo, images, store, encoder, text, args)
+    fused = fuse_with_clip(pseudo, images, store, encoder, text, 20, args)
     views = clip_views(pseudo.targets[:, :20], images, store, encoder, text, args)
     assert torch.equal(fused.targets, fuse_labels(pseudo.targets, views)) and fused.graph is pseudo.graph
     assert torch.equal(fused.targets[:, 20:], pseudo.targets[:, 20:])
     args = type(args)(**{**vars(args), "labels": "votes"})
-    assert fuse_with_clip(pseudo, images, store, encoder, text, args) is pseudo
+    assert fuse_with_clip(pseudo, images, store, encoder, text, 20, args) is pseudo
 
 
 def test_a_run_does_not_go_on_with_other_tiles(tiny_world, tmp_path, capsys):

@@ -31,7 +31,7 @@ from engine.training.checkpoint import Progress
 from engine.training.epoch import train_one_epoch
 from engine.training.prediction import calibrate, predict
 from engine.training.run import Run
-from models.encoder import FrozenEncoder
+from models.encoder import CLIPEncoder
 from models.graph import caption_graph
 from tests.engine.training.test_training import log, train, weights
 
@@ -180,7 +180,7 @@ def test_training_does_not_depend_on_the_number_of_workers(tiny_world, tmp_path)
 
 
 def test_stored_features_depend_on_the_batch_size_by_rounding_only(tiny_world, tmp_path):
-    encoder = FrozenEncoder(clip.load(str(tiny_world.path("--model_path")))[0])
+    encoder = CLIPEncoder(clip.load(str(tiny_world.path("--model_path")))[0])
     images = ImageList(tiny_world.path("--train_img_root"), read_image_ids(tiny_world.path("--train_split_file")),
                        image_transform(64))
     stores = [extract_features(encoder, images, "train", flags(
@@ -199,8 +199,8 @@ def test_half_precision_agrees_with_fp32(tmp_path, dtype, least_cosine, most_apa
     full = clip.CLIP(Architecture(embed_dim=DIM, image_resolution=64, patch_size=16, vision_width=128, vision_layers=6,
                                   text_width=64, text_layers=1)).eval()
     images = torch.randn(8, 3, 64, 64)
-    exact = FrozenEncoder(full, mask_mode="pixel")(images)
-    rounded = FrozenEncoder(copy.deepcopy(full).to(dtype), mask_mode="pixel")(images.to(dtype))
+    exact = CLIPEncoder(full, mask_mode="pixel")(images)
+    rounded = CLIPEncoder(copy.deepcopy(full).to(dtype), mask_mode="pixel")(images.to(dtype))
     cosines = [torch.cosine_similarity(one, other.float(), dim=-1) for one, other in zip(exact, rounded)]
     assert cosines[0].min() > least_cosine and cosines[1][:, 0].min() > least_cosine
     assert cosines[1].min() > 0.9  # a patch at the edge of H may change sides

@@ -90,13 +90,12 @@ def test_same_seed_gives_the_same_run(tiny_world, finished, tmp_path):
     assert log(other) != log(finished)
 
 
-@pytest.mark.parametrize("labels", ["scores", "fused"])
-def test_true_labels_of_training_images_change_nothing(tiny_world, finished, tmp_path, labels):
+@pytest.mark.parametrize("flags", [[], ["--labels", "fused", "--zoom", 2], ["--recipe", "plus", "--reso"]])
+def test_true_labels_of_training_images_change_nothing(tiny_world, finished, tmp_path, flags):
     lines = tiny_world.path("--train_split_file").read_text().splitlines()
     shuffled = [f"{line.split()[0]} {' '.join(other.split()[1:])}" for line, other in zip(lines, lines[1:] + lines[:1])]
     assert shuffled != lines
     (tmp_path / "shuffled.txt").write_text("\n".join(shuffled) + "\n")
-    flags = ["--labels", labels, "--zoom", 2] if labels == "fused" else []
     expected = train(tiny_world, tmp_path / "true", *flags) if flags else finished
     run = train(tiny_world, tmp_path / "run", *flags, "--train_split_file", tmp_path / "shuffled.txt")
     assert_same_weights(run, expected)
