@@ -13,14 +13,16 @@ import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
-
-import torch
-from torch.utils.data import Dataset
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from datasets.files import DataError, FileState, PathLike, atomic_write, look_up, read_lines, shorten
-from datasets.images import check_images, read_image
 from datasets.registry import DATASETS, IMAGE_SUFFIXES, DatasetSpec, find_layout, guess_dataset, possible_stems
+
+if TYPE_CHECKING:  # torch takes seconds and 700 MB, and whoever reads labels alone does without it
+    import torch
+    from torch.utils.data import Dataset
+else:
+    Dataset = object  # torch's loader asks for no more than a length and items
 
 VARIANTS = {
     "main_": "--split_source main",
@@ -41,6 +43,8 @@ class Split(NamedTuple):
 
     def targets(self, num_classes: int) -> torch.Tensor:
         """The labels as a multi-hot float tensor (n, C)."""
+        import torch
+
         targets = torch.zeros(len(self.labels), num_classes)
         for row, classes in zip(targets, self.labels):
             row[classes] = 1
@@ -210,6 +214,8 @@ class ImageList(Dataset):
         return len(self.image_ids)
 
     def __getitem__(self, index: int) -> Tuple[Any, int]:
+        from datasets.images import read_image
+
         min_side = getattr(self.transform, "min_side", None)
         return self.transform(read_image(self.path(index), min_side)), index
 
@@ -277,6 +283,8 @@ def find_unreadable(images: ImageList, workers: int = 4, progress: bool = False)
     Returns:
         `(image id, reason)` of each image that is missing or cannot be read, in order; the reason names the file.
     """
+    from datasets.images import check_images
+
     unreadable, paths, indices = {}, [], []
     for index, file in enumerate(images.files()):
         try:

@@ -77,12 +77,12 @@ def report(spec: DatasetSpec, caption_root: PathLike, output_root: PathLike, tru
     if truth:
         print()
         targets, rows = _read_truth(truth, list(labels), len(spec.classes))
+        scores = measure(score_images(read, len(spec.categories))[rows], targets)  # first: it takes the most memory
         votes = np.zeros((len(labels), len(spec.categories)))
         for row, lists in enumerate(labels.values()):
             for named in lists:
                 votes[row, named] += 1 / len(lists)
-        scores = score_images(read, len(spec.categories))
-        _print_quality(spec, targets, measure(votes[rows], targets), measure(scores[rows], targets))
+        _print_quality(spec, targets, measure(votes[rows], targets), scores)
     words = content_words(read.unclaimed)
     print("\nwords without a category that come with a class; list under its synonyms those that mean it")
     for index, name in enumerate(spec.classes):

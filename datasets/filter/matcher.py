@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 from functools import reduce
-from operator import or_
-from typing import Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Set
+from itertools import compress
+from operator import and_, or_
+from typing import Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from datasets.filter.context_rules import Categories, Sense
 from datasets.filter.depiction import LIKENESS_TRIGGERS, depicted_positions, likeness_positions
 from datasets.filter.grammar import COLOURS, DETERMINERS, is_modifier, is_participle, is_verb, tokenise
-from datasets.filter.lexicon import Lexicon, Phrase
+from datasets.filter.lexicon import Lexicon, Phrase, Start
 from datasets.filter.negation import TRIGGERS, echo_positions, excluded_positions, name_at, silent_positions
 from datasets.filter.synonyms import Words
 
@@ -19,10 +20,13 @@ _MEMORY = 1 << 14
 """Captions that a matcher remembers. Captioners repeat themselves mostly from one image to the next ones."""
 
 
+_NO_WORDS: FrozenSet[str] = frozenset()
+
+
 class Reading(NamedTuple):
     """What a caption says."""
 
-    words: List[str]
+    words: Words
     """Its words in the singular, with its punctuation."""
     categories: Categories
     """The categories that it names, sorted."""
@@ -32,23 +36,37 @@ class Reading(NamedTuple):
     """Its words that are no part of what names a category; empty where the matcher does not look for them."""
 
 
-class _Signs(Dict[str, int]):
-    """Token to the rules that it may call for, as bits; fills itself. Most captions call for none."""
+class _Known(NamedTuple):
+    """All that a token's spelling tells."""
+
+    word: str
+    """The singular."""
+    signs: int
+    """The rules that it may call for, as bits; most tokens call for none."""
+    start: Optional[Start]
+    """The phrases that start with it, if any."""
+    is_echo: bool
+    """Whether it is part of a name that a question can exclude."""
+
+
+class _Vocabulary(Dict[str, _Known]):
+    """Token to what is known of it; fills itself, so that a caption costs one look-up a token."""
 
     def __init__(self, lexicon: Lexicon) -> None:
         super().__init__()
         context = lexicon.context
-        self._singular = lexicon.singular
+        self._lexicon = lexicon
         self._depicting = context.depictions
         self._neighbours = context.heads | context.imitations | context.materials
+        self._echo_words = frozenset(word for name in lexicon.echo_names for word in name)
 
-    def __missing__(self, token: str) -> int:
-        word = self._singular[token]
+    def __missing__(self, token: str) -> _Known:
+        word = self._lexicon.singular[token]
         signs = (_TRIGGER * (token in TRIGGERS) | _LIKENESS * (token in LIKENESS_TRIGGERS)
                  | _DEPICTION * (word in self._depicting or token == "with") | _NEIGHBOUR * (word in self._neighbours)
                  | _POSSESSIVE * token.endswith("'s"))
-        self[token] = signs
-        return signs
+        known = self[token] = _Known(word, signs, self._lexicon.starts.get(word), token in self._echo_words)
+        return known
 
 
 class CategoryMatcher:
@@ -61,16 +79,13 @@ class CategoryMatcher:
 
     def __init__(self, lexicon: Lexicon, find_unclaimed: bool = False) -> None:
         self._find_unclaimed = find_unclaimed
-        self._singular = lexicon.singular
-        self._starts = lexicon.starts
         self._context = lexicon.context
         self._vehicles = lexicon.context.enclosing | lexicon.context.decked
-        self._signs = _Signs(lexicon)
+        self._vocabulary = _Vocabulary(lexicon)
         self._backgrounds = {name: index for name, index in lexicon.echo_names.items() if index is not None}
         self._echo_names: Dict[str, List[Words]] = {}
         for name in sorted(lexicon.echo_names, key=len, reverse=True):
             self._echo_names.setdefault(name[0], []).append(name)
-        self._echo_words = frozenset(word for name in lexicon.echo_names for word in name)
         self._compounds = frozenset(phrase.words for start in lexicon.starts.values()
                                     for group in start.compounds.values() for phrase in group)
         self._first: Dict[str, Reading] = {}
@@ -98,12 +113,16 @@ class CategoryMatcher:
 
     def _read(self, caption: str, is_recaption: bool) -> Reading:
         tokens = tokenise(caption)
-        words = list(map(self._singular.__getitem__, tokens))
-        signs = reduce(or_, map(self._signs.__getitem__, tokens), 0)
+        if not tokens:
+            return Reading((), (), (), _NO_WORDS)
+        words: Words
+        words, each_signs, starts, are_echoes = zip(*map(self._vocabulary.__getitem__, tokens))
+        signs = reduce(or_, each_signs) if any(each_signs) else 0
         silent: Set[int] = set()
         excluded: Categories = ()
         if is_recaption:
-            silent = self._echo_positions(tokens)
+            if any(map(and_, are_echoes, are_echoes[1:])):  # only names that follow each other repeat the question
+                silent = echo_positions(tokens, self._echo_names, self._compounds)
             if silent or signs & _TRIGGER:
                 asked = silent | excluded_positions(tokens)
                 names = {name_at(tokens, position, self._echo_names) for position in asked}
@@ -111,26 +130,26 @@ class CategoryMatcher:
         if signs & _SILENCING:
             silent = silent | self._silent_positions(tokens, words, signs)
         claimed: Optional[Set[int]] = set() if self._find_unclaimed else None
-        named = tuple(sorted(self._named(tokens, words, silent, signs, claimed)))
-        unclaimed = frozenset(() if claimed is None else
-                              (word for position, word in enumerate(words) if position not in claimed))
+        found = self._named(tokens, words, starts, silent, signs, claimed)
+        named = tuple(sorted(found)) if found else ()
+        unclaimed = _NO_WORDS if claimed is None else frozenset(
+            word for position, word in enumerate(words) if position not in claimed)
         return Reading(words, self._shared.setdefault(named, named), excluded, unclaimed)
 
-    def _named(self, tokens: List[str], words: List[str], silent: Set[int], signs: int,
+    def _named(self, tokens: List[str], words: Words, starts: Tuple[Optional[Start], ...], silent: Set[int], signs: int,
                claimed: Optional[Set[int]]) -> Set[int]:
         """The categories of the phrases that are to be seen; their positions go into `claimed`."""
         found: Set[int] = set()
         last = len(words) - 1
         vehicles = self._vehicles
         free = 0
-        for start, words_start in enumerate(map(self._starts.get, words)):
-            if words_start is None or start < free:
+        for start, (phrase, compounds) in compress(enumerate(starts), starts):  # type: ignore[misc]  # none is None
+            if start < free:
                 continue
-            phrase, compounds = words_start
             if compounds and start < last and words[start + 1] in compounds:
                 for compound in compounds[words[start + 1]]:
                     end = start + len(compound.words)
-                    if tuple(words[start:end]) == compound.words and not (
+                    if words[start:end] == compound.words and not (
                             compound.takes_noun and is_participle(tokens, start, end, compound.takes_animal)):
                         phrase = compound
                         break
@@ -153,7 +172,7 @@ class CategoryMatcher:
                 claimed.update(range(start, free))
         return found
 
-    def _silent_positions(self, tokens: List[str], words: List[str], signs: int) -> Set[int]:
+    def _silent_positions(self, tokens: List[str], words: Words, signs: int) -> Set[int]:
         """Positions whose words name nothing: denied, asked, awaited or only depicted."""
         silent: Set[int] = set()
         if signs & _TRIGGER:
@@ -164,20 +183,10 @@ class CategoryMatcher:
             silent |= likeness_positions(tokens)
         return silent
 
-    def _echo_positions(self, tokens: Sequence[str]) -> Set[int]:
-        """Positions of the names that only repeat the question."""
-        names = self._echo_words
-        previous = -2
-        for position in [position for position, token in enumerate(tokens) if token in names]:
-            if position - previous == 1:
-                return echo_positions(tokens, self._echo_names, self._compounds)
-            previous = position
-        return set()
-
-    def _is_imitation(self, phrase: Phrase, words: Sequence[str], start: int, end: int) -> bool:
+    def _is_imitation(self, phrase: Phrase, words: Words, start: int, end: int) -> bool:
         """Whether a neighbour of `phrase`, words[start:end], takes it over or makes it an imitation."""
         context = self._context
-        if end < len(words) and words[end] in context.heads and words[end + 1:end + 2] != ["like"]:
+        if end < len(words) and words[end] in context.heads and words[end + 1:end + 2] != ("like",):
             return True  # a dog statue; but "a cake shaped like a dog" is a cake
         if start and phrase.can_be_imitated and words[start - 1] in context.materials:
             return True
