@@ -3,39 +3,40 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
-from typing import Dict
+from typing import Dict, List
 
 import pytest
 import torch
 import torchvision
 
-from tests.engine.training.test_distributed import log, run_script, weights
-
-SCRIPT = """
-import runpy, sys
-import torch, torchvision
-sys.path.insert(0, '.')
-from engine.features import stored_rows, store_writer
+from engine.features import store_writer, stored_rows
 from engine.methods import tai_dpt_training
-tai_dpt_training.template_texts = lambda word: [f'one {word}']
-store_writer.CHUNK_ROWS = stored_rows.CHUNK_ROWS = 4  # so that both processes get some
-torchvision.models.resnet101 = torchvision.models.resnet18
-common, folder = sys.argv[2:], sys.argv[1]
-def run(script, name, *flags):
-    sys.argv = [script, *common, '--output_dir', f'{folder}/{name}', *flags]
-    runpy.run_path(script, run_name='__main__')
-short = ['--epochs', '2', '--warmup_epochs', '1', '--lr', '0.0001']
-run('train_voc07.py', 'head', '--method', 'cdul', '--backbone', 'clip', '--batch_size', '8', *short)
-run('train_voc07.py', 'resnet', '--method', 'cdul', '--batch_size', '19', '--image_size', '64',
-    '--resnet_weights', f'{folder}/resnet.pth', *short)
-run('train_voc07.py', 'tai_dpt', '--method', 'tai_dpt', '--epochs', '2')
-for method in ('clip', 'tagclip', 'cdul'):
-    run('eval.py', method, '--method', method)
-run('eval.py', 'live', '--method', 'tagclip', '--no_feature_store')
-sys.argv = ['eval.py', '--checkpoint', f'{folder}/resnet/checkpoint.pth']
-runpy.run_path('eval.py', run_name='__main__')
-"""
+from tests.engine.forked import run_together
+from tests.engine.training.test_distributed import log, weights
+from tests.engine.training.test_training import run_script
+
+SHORT = ["--epochs", "2", "--warmup_epochs", "1", "--lr", "0.0001"]
+
+
+def run_all(folder: Path, flags: List[str]) -> None:
+    """Train and evaluate with a small ResNet and few texts, the chunks so small that both processes get some."""
+    torchvision.models.resnet101 = torchvision.models.resnet18
+    tai_dpt_training.template_texts = lambda word: [f"one {word}"]
+    store_writer.CHUNK_ROWS = stored_rows.CHUNK_ROWS = 4
+
+    def run(script: str, name: str, *own: str) -> None:
+        run_script(script, *flags, "--output_dir", folder / name, *own)
+
+    run("train_voc07", "head", "--method", "cdul", "--backbone", "clip", "--batch_size", "8", *SHORT)
+    run("train_voc07", "resnet", "--method", "cdul", "--batch_size", "19", "--image_size", "64", "--resnet_weights",
+        str(folder / "resnet.pth"), *SHORT)
+    run("train_voc07", "tai_dpt", "--method", "tai_dpt", "--epochs", "2")
+    for method in ("clip", "tagclip", "cdul"):
+        run("eval", method, "--method", method)
+    run("eval", "live", "--method", "tagclip", "--no_feature_store")
+    run_script("eval", "--checkpoint", folder / "resnet" / "checkpoint.pth")
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +52,12 @@ def outputs(tiny_world, tmp_path_factory) -> Dict[int, Path]:
         folder = folders[processes] = tmp_path_factory.mktemp(f"processes_{processes}")
         torch.manual_seed(0)
         torch.save(torchvision.models.resnet18().state_dict(), folder / "resnet.pth")
-        (folder / "script.py").write_text(SCRIPT)
         flags = list(tiny_world.flags)
         flags[flags.index("--feature_root") + 1] = str(folder / "features")
         flags[flags.index("--caption_root") + 1] = str(captions)
-        lines = run_script(processes, folder / "script.py", folder, *flags)
-        assert sum("everything is in" in line for line in lines) == 3, "only the main process prints"
-        (folder / "last_line.txt").write_text(lines[-1])
+        printed = run_together(processes, partial(run_all, folder, flags), folder)
+        assert printed.count("everything is in") == 3
+        (folder / "last_line.txt").write_text(printed.splitlines()[-1])
     return folders
 
 

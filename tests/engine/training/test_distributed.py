@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -15,17 +16,17 @@ from engine.process import distributed
 from engine.process.distributed import World
 from tests.conftest import REPOSITORY
 from tests.engine.features.test_features import numbered_store
+from tests.engine.forked import run_together
 
 SHORT = ["--epochs", "4", "--reso_epoch", "3", "--batch_size", "8", "--epsilon", "0.4", "--encode_batch_size", "3"]
 
 
-def run_script(processes: int, *command) -> List[str]:
-    """Lines that a script prints in so many processes, each with one thread."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
-    done = subprocess.run([sys.executable, *launcher, *map(str, command)], cwd=REPOSITORY, capture_output=True,
-                          text=True)
+def torchrun(*command) -> str:
+    """What a script prints in two processes, each with one thread."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run([*launcher, *map(str, command)], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    return done.stdout
 
 
 def files(folder: Path, *patterns: str) -> Dict[str, bytes]:
@@ -40,25 +41,41 @@ def weights(folder: Path) -> Dict[str, torch.Tensor]:
     return torch.load(folder / "checkpoint.pth", weights_only=True)["model"]
 
 
+SCRIPT = """
+import runpy, sys, time
+sys.path.insert(0, '.')
+from engine.features import store_writer
+from engine.process import distributed
+store_writer.CHUNK_ROWS = 4
+runpy.run_path('train_voc07.py', run_name='__main__')
+sys.argv[1:] = ['--checkpoint', 'CHECKPOINT']
+runpy.run_path('eval.py', run_name='__main__')
+if distributed.is_main():
+    distributed.leave()
+    time.sleep(1)
+    distributed.barrier()  # the others have ended
+    print('alone')
+"""
+
+
 @pytest.fixture(scope="module")
 def outputs(tiny_world, tmp_path_factory) -> Dict[int, Path]:
     """Folders of the same run in one and in two processes; chunks of 4 rows, so that both processes get some."""
     runs = {}
     for processes in (1, 2):
         folder = tmp_path_factory.mktemp(f"processes_{processes}")
-        script = folder / "small_chunks.py"
-        script.write_text("import runpy, sys, time\nsys.path.insert(0, '.')\n"
-                          "from engine.features import store_writer\nfrom engine.process import distributed\n"
-                          "store_writer.CHUNK_ROWS = 4\nrunpy.run_path('train_voc07.py', run_name='__main__')\n"
-                          "sys.argv[1:] = ['--checkpoint', 'CHECKPOINT']\n"
-                          "runpy.run_path('eval.py', run_name='__main__')\n"
-                          "if distributed.is_main():\n    distributed.leave()\n    time.sleep(1)\n"
-                          "    distributed.barrier()  # the others have ended\n    print('alone')\n"
-                          .replace("CHECKPOINT", str(folder / "run" / "checkpoint.pth")))
-        lines = run_script(processes, script, *tiny_world.flags, "--feature_root", folder / "features",
-                           "--output_dir", folder / "run", *SHORT)
-        assert sum("everything is in" in line for line in lines) == 1, "only the main process prints"
-        assert lines.pop() == "alone"
+        flags = [*tiny_world.flags, "--feature_root", folder / "features", "--output_dir", folder / "run", *SHORT]
+        script = folder / "script.py"
+        script.write_text(SCRIPT.replace("CHECKPOINT", str(folder / "run" / "checkpoint.pth")))
+
+        def run(script=script, flags=flags) -> None:
+            sys.argv = list(map(str, [script, *flags]))
+            runpy.run_path(str(script))
+
+        printed = torchrun(script, *flags) if processes == 2 else run_together(1, run, folder)
+        assert printed.count("everything is in") == 1, "only the main process prints"
+        *lines, last = printed.splitlines()
+        assert last == "alone"
         (folder / "evaluation.txt").write_text("\n".join(lines[-3:]))
         runs[processes] = folder
     return runs

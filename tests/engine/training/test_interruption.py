@@ -3,13 +3,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import resource
 import signal
 import sys
-import threading
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,7 +15,6 @@ from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 import pytest
 import torch
-from tqdm import tqdm
 
 import train_voc07  # noqa: F401  (imported once here, not in every process)
 from datasets.captions.journal import Batch, Journal, read_journal
@@ -26,6 +23,7 @@ from engine.features import extraction, store_writer
 from engine.training import crops, epoch, run
 from engine.training.run import Run
 from tests.conftest import TinyWorld
+from tests.engine.forked import start_forked
 from tests.engine.training.test_training import run_script
 
 Place = Tuple[Any, str]
@@ -82,24 +80,15 @@ def run_in_process(world: TinyWorld, folder: Path, *flags: str, before: Callable
     `before` is called in the process and may patch what it likes.
     """
     def main() -> None:
-        # tqdm's own lock is shared with forked processes: one that is killed while it holds it would block the next.
-        tqdm.set_lock(threading.RLock())
-        torch.set_num_threads(1)
-        folder.mkdir(exist_ok=True)
         os.chdir(folder)
         store_writer.CHUNK_ROWS = 4
         run.SAVE_SECONDS = 0  # save after every batch
-        sys.stdout = sys.stderr = open("output.txt", "w")  # noqa: SIM115
         before()
-        try:
-            run_script("train_voc07", *world.flags, "--feature_root", "features", "--output_dir", "run", "--epochs",
-                       EPOCHS, "--reso_epoch", 2, "--batch_size", 8, "--encode_batch_size", 3, "--epsilon", "0.15",
-                       *flags)
-        finally:
-            sys.stdout.flush()
+        run_script("train_voc07", *world.flags, "--feature_root", "features", "--output_dir", "run", "--epochs", EPOCHS,
+                   "--reso_epoch", 2, "--batch_size", 8, "--encode_batch_size", 3, "--epsilon", "0.15", *flags)
 
-    process = multiprocessing.get_context("fork").Process(target=main)
-    process.start()
+    folder.mkdir(exist_ok=True)
+    process = start_forked(main, folder / "output.txt")
     process.join()
     return process.exitcode
 

@@ -1,0 +1,56 @@
+"""Scripts in processes of their own that are forked from the tests, which have imported torch and all the rest."""
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sys
+import threading
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+from typing import Callable
+
+import torch
+from tqdm import tqdm
+
+
+def start_forked(main: Callable[[], object], output: Path) -> ForkProcess:
+    """A process that runs `main` on one thread; what it prints goes to the file `output`, like its errors."""
+    def run() -> None:
+        sys.settrace(None)  # coverage is measured in the tests' own process
+        # tqdm's own lock is shared with forked processes: one that is killed while it holds it would block the next.
+        tqdm.set_lock(threading.RLock())
+        torch.set_num_threads(1)
+        sys.stdout = sys.stderr = output.open("w")
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    return process
+
+
+def run_together(number: int, main: Callable[[], object], folder: Path) -> str:
+    """What the main process prints where so many run `main`, each told by the environment what `torchrun` would."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def ranked(rank: int) -> Callable[[], None]:
+        def run() -> None:
+            if number > 1:
+                os.environ.update(TORCHELASTIC_RUN_ID="tests", RANK=str(rank), LOCAL_RANK=str(rank),
+                                  WORLD_SIZE=str(number), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+            main()
+
+        return run
+
+    outputs = [folder / f"output_{rank}.txt" for rank in range(number)]
+    processes = [start_forked(ranked(rank), output) for rank, output in enumerate(outputs)]
+    for process in processes:
+        process.join()
+    assert all(process.exitcode == 0 for process in processes), "\n".join(output.read_text() for output in outputs)
+    return outputs[0].read_text()
