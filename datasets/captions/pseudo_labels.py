@@ -3,12 +3,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 
-from datasets.captions.label_files import CO_OCCURRENCE_FILE, COUNTS_FILE, LABELS_FILE, SCORES_FILE
+from datasets.captions.label_files import CO_OCCURRENCE_FILE, COUNTS_FILE, LABELS_FILE, SCORES_FILE, read_copy
 from datasets.files import DataError, PathLike, read_json, shorten
 
 
@@ -90,6 +90,28 @@ def _check_pairs(path: Path, categories: Sequence[str], counts: torch.Tensor, co
 
 
 def _load_scores(path: Path, image_ids: Sequence[str], num_categories: int) -> np.ndarray:
+    scores = _copied_scores(path, image_ids, num_categories)
+    if scores is None:
+        scores = _parsed_scores(path, image_ids, num_categories)
+    in_range = (scores >= 0) & (scores <= 1)  # false for NaN
+    if not in_range.all():
+        position, category = np.argwhere(~in_range)[0]
+        score = f"{scores[position, category]:.4g} for category {category}"
+        raise DataError(f"{path}: image {shorten(image_ids[position])} has score {score}, outside 0..1; {_again()}")
+    return scores
+
+
+def _copied_scores(path: Path, image_ids: Sequence[str], num_categories: int) -> Optional[np.ndarray]:
+    """From the copy beside the JSON; None where it does not hold them all: the JSON tells what is wrong."""
+    copy = read_copy(path)
+    if copy is None or copy.scores.shape[1] != num_categories:
+        return None
+    row_of = {image_id: row for row, image_id in enumerate(copy.image_ids)}
+    rows = [row_of.get(image_id, -1) for image_id in image_ids]
+    return None if -1 in rows else copy.scores[rows]
+
+
+def _parsed_scores(path: Path, image_ids: Sequence[str], num_categories: int) -> np.ndarray:
     rows = _select(path, _read_entries(path), image_ids)
     scores = np.empty((len(rows), num_categories), dtype=np.float32)
     for position, (image_id, row) in enumerate(zip(image_ids, rows)):
@@ -101,11 +123,6 @@ def _load_scores(path: Path, image_ids: Sequence[str], num_categories: int) -> n
             scores[position] = np.array(row, dtype=np.float32)
         except (TypeError, ValueError, OverflowError):
             raise DataError(f"{path}: image {shorten(image_id)} has a score that is no number; {_again()}") from None
-    in_range = (scores >= 0) & (scores <= 1)  # false for NaN
-    if not in_range.all():
-        position, category = np.argwhere(~in_range)[0]
-        score = f"{scores[position, category]:.4g} for category {category}"
-        raise DataError(f"{path}: image {shorten(image_ids[position])} has score {score}, outside 0..1; {_again()}")
     return scores
 
 

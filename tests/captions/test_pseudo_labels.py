@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Tuple
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
+from datasets.captions import pseudo_labels
+from datasets.captions.label_files import write_scores
 from datasets.captions.pseudo_labels import (
     CO_OCCURRENCE_FILE,
     COUNTS_FILE,
@@ -28,6 +31,7 @@ from datasets.split_file import read_split_file
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 CATEGORIES = ("cat", "dog", "sky")
 LISTS = {"a": [[0], [0, 0], [1, 0], [], [], [2]], "b": [[1]] * 6, "c": [[], [], [], [], [], []]}
+IDS = [f"image {number} å" for number in range(5)]
 SCORES = {"a": [0, 0.25, 1], "b": [0.5, 0.5, 0.5], "extra": [1, 1, 1]}
 
 
@@ -63,6 +67,59 @@ def test_scores_come_in_the_order_of_the_images(tmp_path: Path) -> None:
     assert load_targets(tmp_path, ["b", "a"], CATEGORIES, "scores").tolist() == [[0.5, 0.5, 0.5], [0, 0.25, 1]]
     with pytest.raises(ValueError, match="scores, fused, votes, hard"):
         load_targets(tmp_path, ["a"], CATEGORIES, "soft")
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Tuple[Path, torch.Tensor]:
+    """A folder with a score file and its copy, and what the JSON alone says."""
+    scores = np.random.default_rng(0).random((5, 3)).astype(np.float32) * [1, 1e-5, 1]
+    write_scores(tmp_path, IDS, scores)
+    copy = tmp_path / SCORES_FILE.replace(".json", ".npz")
+    hidden = copy.rename(tmp_path / "hidden")
+    expected = load_targets(tmp_path, IDS, CATEGORIES)
+    hidden.rename(copy)
+    return tmp_path, expected
+
+
+def test_the_copy_of_a_score_file_says_the_same(written: Tuple[Path, torch.Tensor], monkeypatch: Any) -> None:
+    folder, expected = written
+    monkeypatch.setattr(pseudo_labels, "read_json", pytest.fail)
+    assert torch.equal(load_targets(folder, IDS, CATEGORIES), expected)
+    assert torch.equal(load_targets(folder, IDS[::-1][:3], CATEGORIES), expected.flip(0)[:3])
+
+
+def test_a_changed_score_file_is_read_itself(written: Tuple[Path, torch.Tensor]) -> None:
+    folder, expected = written
+    path, state = folder / SCORES_FILE, (folder / SCORES_FILE).stat()
+    before = f"{expected[0, 0]:.4g}"
+    after = before[:-1] + str((int(before[-1]) + 1) % 10)
+    path.write_text(path.read_text().replace(before, after))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert path.stat().st_size == state.st_size
+    assert load_targets(folder, IDS, CATEGORIES)[0, 0] == np.float32(after)
+    path.unlink()
+    assert "no such file" in refused(lambda: load_targets(folder, IDS, CATEGORIES), path)
+
+
+def test_a_copy_that_lacks_something_leaves_it_to_the_json(written: Tuple[Path, torch.Tensor]) -> None:
+    folder, _ = written
+    assert "'z'" in refused(lambda: load_targets(folder, ["z"], CATEGORIES), folder / SCORES_FILE)
+    assert "other categories" in refused(lambda: load_targets(folder, IDS, CATEGORIES[:2]), folder / SCORES_FILE)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "pickled", "transposed"])
+def test_a_damaged_copy_is_passed_over(written: Tuple[Path, torch.Tensor], damage: str) -> None:
+    folder, expected = written
+    copy = folder / SCORES_FILE.replace(".json", ".npz")
+    content = bytearray(copy.read_bytes())
+    place = content.index(expected.numpy().tobytes())
+    content[place] ^= 1
+    copy.write_bytes({"empty": b"", "cut": content[:-100], "flipped": content}.get(damage, copy.read_bytes()))
+    if damage in ("pickled", "transposed"):
+        arrays = dict(np.load(copy))
+        arrays["scores"] = arrays["scores"].T if damage == "transposed" else arrays["scores"].astype(object)
+        np.savez(copy, **arrays)
+    assert torch.equal(load_targets(folder, IDS, CATEGORIES), expected)
 
 
 def test_images_without_an_entry_are_counted_and_named(tmp_path: Path) -> None:
