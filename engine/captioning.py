@@ -5,7 +5,7 @@ import argparse
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple, Union
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from PIL import Image
 from torch import Tensor
@@ -21,7 +21,7 @@ from datasets.progress import bar
 from datasets.registry import DatasetSpec, get_dataset
 from datasets.split_file import ImageList, read_image_ids
 from engine.features.readable_images import CHECKED, check_once
-from engine.process.distributed import get_device
+from engine.process.distributed import barrier, is_main, setup, world
 from models.captioners.captioner import Captioner
 from models.captioners.load_captioner import load_captioner
 
@@ -222,18 +222,21 @@ def merge_shards(caption_root: PathLike, dataset: str, image_ids: Sequence[str],
 def caption_stage(args: argparse.Namespace) -> Dict[str, str]:
     """Stages `caption` and `all`: caption one shard; where it is the only one, write the caption files too.
 
+    Under `torchrun` each process captions a shard, and the main one writes the files of all when they are done.
+
     Returns:
-        image id to the reason of each image that could not be read.
+        image id to the reason of each image that could not be read; of several processes the main one has all.
 
     Raises:
         DataError: see `caption_images`; or a flag, the split file, the image folder or the model is at fault; or an
             image cannot be read, and `--skip_unreadable` was not given.
     """
     spec = get_dataset(args.dataset)
-    shard = Shard(args.shard, args.num_shards)
-    shard.check()
+    device = setup(args.device)
+    shard = _own_shard(args)
     if args.stage == "all" and shard.count > 1:
-        raise DataError("--stage all captions in one part; with --num_shards take the stages caption, merge and filter")
+        raise DataError("--stage all captions in one part; with --num_shards take the stages caption, merge and "
+                        "filter, with torchrun caption and filter")
     if args.caption_batch_size < 1:
         raise DataError(f"--caption_batch_size {args.caption_batch_size}: a batch has at least 1 image")
     images = ImageList(args.train_img_root or spec.train_img_root, _image_ids(args))
@@ -242,23 +245,39 @@ def caption_stage(args: argparse.Namespace) -> Dict[str, str]:
         if reasons:
             raise DataError(f"{len(reasons):,} of {len(images):,} images cannot be read (listed above); mend them, or "
                             "go on without them by --skip_unreadable")
-    captioner = load_captioner(args.captioner, args.model_type, get_device(args.device), args.precision)
+    captioner = load_captioner(args.captioner, args.model_type, device, args.precision)
     settings = run_settings(spec.name, images.image_ids, captioner, args.captioner, args.model_type,
                             args.caption_batch_size)
     unreadable = caption_images(captioner, images, category_finder(spec, args.synonym_root), settings,
                                 args.caption_root, shard, args.num_workers)
-    if shard.count == 1:
-        return merge_stage(args)
+    if shard.count == world().size:
+        barrier()
+        return merge_stage(args, shard.count) if is_main() else {}
     print(f"Shard {shard.index} of {shard.count} is done. When all are, make the caption files with "
           f"`--stage merge --num_shards {shard.count}`")
     return unreadable
 
 
-def merge_stage(args: argparse.Namespace) -> Dict[str, str]:
-    """`--stage merge`: see `merge_shards`."""
+def _own_shard(args: argparse.Namespace) -> Shard:
+    """The part that this process captions, by the flags or, under `torchrun`, by its place among all.
+
+    Raises:
+        DataError: there is no such shard, or both say one.
+    """
+    rank, size = world()
+    if size > 1 and (args.num_shards, args.shard) != (1, 0):
+        raise DataError("--num_shards and --shard do nothing with torchrun, whose processes are the shards; leave them "
+                        "out")
+    shard = Shard(rank, size) if size > 1 else Shard(args.shard, args.num_shards)
+    shard.check()
+    return shard
+
+
+def merge_stage(args: argparse.Namespace, num_shards: Optional[int] = None) -> Dict[str, str]:
+    """`--stage merge`: see `merge_shards`. The shards are `--num_shards` where nothing else says it."""
     image_ids = _image_ids(args)
     name = get_dataset(args.dataset).name
-    unreadable = merge_shards(args.caption_root, name, image_ids, args.num_shards)
+    unreadable = merge_shards(args.caption_root, name, image_ids, num_shards or args.num_shards)
     print(f"{Path(args.caption_root) / name}: captions of {len(image_ids) - len(unreadable):,} images")
     return unreadable
 

@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 
+import caption
 from datasets.captions.io import caption_paths
 from datasets.captions.journal import read_journal
 from datasets.captions.own_files import read_any_captions
@@ -18,9 +19,12 @@ from datasets.captions.prompts import NUM_PROMPTS, first_prompts, re_prompts
 from datasets.files import DataError
 from datasets.registry import get_dataset
 from datasets.split_file import ImageList
+from engine import captioning
 from engine.captioning import Shard, caption_images, category_finder, merge_shards, run_settings
+from engine.process.distributed import World
 from models.captioners.load_captioner import load_captioner
 from tests.captions.tiny_blip2 import available_backend, lavis_captioner, write_images, write_transformers_model
+from tests.engine.forked import run_together
 
 BACKEND = available_backend()
 pytestmark = pytest.mark.skipif(BACKEND is None, reason="neither LAVIS nor a transformers with BLIP-2 is installed")
@@ -99,6 +103,24 @@ def unbroken(runs, tmp_path_factory):
 def files(caption_root):
     """Name to content of the caption files and the metadata."""
     return {path.name: path.read_bytes() for path in sorted((caption_root / SPEC.name).glob("*.json"))}
+
+
+def test_the_processes_of_torchrun_are_shards_and_merged_at_the_end(runs, unbroken, img_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(captioning, "load_captioner", lambda *flags: runs.captioner)
+    (tmp_path / "split.txt").write_text("".join(f"{image_id} 0\n" for image_id in runs.images.image_ids))
+    command = ["--dataset", SPEC.name, "--caption_root", str(tmp_path), "--img_root", str(img_root), "--split_file",
+               str(tmp_path / "split.txt"), "--captioner", BACKEND, "--model_type", "tiny", "--device", "cpu",
+               "--caption_batch_size", "2", "--num_workers", "0"]
+    printed = run_together(2, lambda: caption.main([*command, "--stage", "caption"]), tmp_path)
+    assert files(tmp_path) == files(unbroken)
+    journals = [Shard(rank, 2).journal_path(tmp_path, SPEC.name) for rank in (0, 1)]
+    assert all(len(read_journal(path)[1]) >= 2 for path in journals), "both had batches"
+    assert printed.count("captions of 9 images") == 1
+    for flags, words in ((["--stage", "caption", "--num_shards", "2"], "whose processes are the shards"),
+                         (["--stage", "all"], "with torchrun caption and filter")):
+        monkeypatch.setattr(captioning, "world", lambda: World(1, 2))
+        with pytest.raises(DataError, match=words):
+            caption.main([*command, *flags])
 
 
 def test_files_have_the_authors_layout_and_say_how_they_were_made(runs, unbroken):
