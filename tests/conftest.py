@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import sys
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple
 
@@ -13,6 +15,9 @@ from PIL import Image
 
 from clip.model import CLIP, Architecture
 from datasets.registry import get_dataset
+
+# Coverage counts nothing in forked processes, and its tracing would take them half of their time.
+os.register_at_fork(after_in_child=lambda: sys.settrace(None))
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"

@@ -17,7 +17,6 @@ from tqdm import tqdm
 def start_forked(main: Callable[[], object], output: Path) -> ForkProcess:
     """A process that runs `main` on one thread; what it prints goes to the file `output`, like its errors."""
     def run() -> None:
-        sys.settrace(None)  # coverage is measured in the tests' own process
         # tqdm's own lock is shared with forked processes: one that is killed while it holds it would block the next.
         tqdm.set_lock(threading.RLock())
         torch.set_num_threads(1)

@@ -18,7 +18,7 @@ from tests.conftest import REPOSITORY
 from tests.engine.features.test_features import numbered_store
 from tests.engine.forked import run_together
 
-SHORT = ["--epochs", "4", "--reso_epoch", "3", "--batch_size", "8", "--epsilon", "0.4", "--encode_batch_size", "3"]
+SHORT = ["--epochs", "4", "--reso_epoch", "3", "--batch_size", "8", "--epsilon", "0.15", "--encode_batch_size", "3"]
 
 
 def torchrun(*command) -> str:

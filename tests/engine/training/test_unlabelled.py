@@ -13,7 +13,7 @@ from engine.results.tables import NO_MAP
 from tests.conftest import save_labels
 from tests.engine.training.test_training import run_script
 
-SHORT = ["--epochs", "2", "--reso_epoch", "2", "--batch_size", "8", "--epsilon", "0.4"]
+SHORT = ["--epochs", "2", "--reso_epoch", "2", "--batch_size", "8", "--epsilon", "0.15"]
 
 
 @pytest.fixture(scope="module")
