@@ -6,9 +6,6 @@ import zipfile
 from pathlib import Path
 from typing import List, NamedTuple
 
-from torchvision.datasets.utils import download_url
-from torchvision.datasets.voc import DATASET_YEAR_DICT
-
 from datasets.files import DataError, PathLike
 
 
@@ -29,6 +26,8 @@ def archives(dataset: str) -> List[Archive]:
             Archive(f"{host}/zips/val2014.zip", "a3d79f5ed8d289b7a7554ce06a5782b3"),
             Archive(f"{host}/annotations/annotations_trainval2014.zip", "0a379cfc70b0e71301e0f377548639bd"),
         ]
+    from torchvision.datasets.voc import DATASET_YEAR_DICT  # imports torch, which takes seconds
+
     known = [DATASET_YEAR_DICT[key] for key in (("2007", "2007-test") if dataset == "voc2007" else ("2012",))]
     return [Archive(entry["url"], entry["md5"], entry["filename"].rsplit(".", 1)[0]) for entry in known]
 
@@ -39,6 +38,8 @@ def download(archive: Archive, data_root: PathLike) -> None:
     Raises:
         DataError: it cannot be fetched, has another checksum, or cannot be unpacked.
     """
+    from torchvision.datasets.utils import download_url
+
     path = Path(data_root) / archive.url.rsplit("/", 1)[-1]
     try:
         download_url(archive.url, str(data_root), path.name, archive.md5)

@@ -13,7 +13,6 @@ import numpy as np
 from datasets.description import DatasetSpec
 from datasets.files import DataError, PathLike, read_lines, shorten
 from datasets.filter.grammar import singular_candidates
-from datasets.images import check_images
 from datasets.names import VOC_COCO_BACKGROUNDS
 from datasets.registry import IMAGE_SUFFIXES
 from datasets.split_file import Split, check_image_id
@@ -50,6 +49,8 @@ def find_photos(folder: PathLike, workers: int = 4, progress: bool = False) -> P
     ids = {path: _stem(path) if stems[_stem(path)] == 1 else path for path in paths}
     left_out = [f"{count:,} files that are no photos ({suffix or 'without extension'})"
                 for suffix, count in sorted(others.items())]
+    from datasets.images import check_images  # torch, which lists of originals do without
+
     usable = []
     for path in paths:
         try:

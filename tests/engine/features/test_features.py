@@ -6,8 +6,7 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import List
 
@@ -27,7 +26,7 @@ from engine.features.feature_store import FeatureStore, pack, store_arrays, unpa
 from engine.features.store_writer import StoreWriter
 from models.encoder import CLIPEncoder, Features
 from models.masks import high_attention
-from tests.conftest import REPOSITORY
+from tests.engine.forked import start_forked
 
 ROWS, CHUNK = 20, 4
 
@@ -125,36 +124,30 @@ def test_another_encoder_mask_or_image_list_gets_another_store(tiny_world, encod
     assert len(set(folders)) == len(folders) == 12
 
 
-def extract_main() -> None:
-    """Extraction as a process of its own: writes how many images it encoded, or kills itself at some write."""
-    weights, img_root, feature_root, image_ids, dies_at = sys.argv[1:]
-    store_writer.CHUNK_ROWS = CHUNK
-    write, writes = StoreWriter._write, []
+def extract_in_process(images: ImageList, world, feature_root: Path, output: Path, dies_at: int = -1) -> ForkProcess:
+    """Extraction as a process of its own: prints how many images it encoded, or kills itself at some write."""
+    def main() -> None:
+        write, writes = StoreWriter._write, []
 
-    def dying_write(*args) -> None:
-        if len(writes) == int(dies_at):
-            os.kill(os.getpid(), signal.SIGKILL)
-        writes.append(None)
-        write(*args)
+        def dying_write(*args) -> None:
+            if len(writes) == dies_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            writes.append(None)
+            write(*args)
 
-    StoreWriter._write = dying_write
-    encoder = CountingEncoder(clip.load(weights)[0])
-    extract_features(encoder, ImageList(img_root, image_ids.split(), image_transform(64)), "train", flags(feature_root))
-    print("encoded", encoder.encoded)
+        StoreWriter._write = dying_write
+        encoder = CountingEncoder(clip.load(str(world.path("--model_path")))[0])
+        extract_features(encoder, images, "train", flags(feature_root))
+        print("encoded", encoder.encoded)
 
-
-def extract_in_process(world, images: ImageList, feature_root: Path, dies_at: int = -1) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", "from tests.engine.features.test_features import extract_main; extract_main()",
-         world.path("--model_path"), world.path("--train_img_root"), str(feature_root), " ".join(images.image_ids),
-         str(dies_at)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    return start_forked(main, output)
 
 
 def test_killed_extraction_ends_with_the_same_bytes(tiny_world, encoder, images, tmp_path, small_chunks):
     whole = extract_features(encoder, images, "train", flags(tmp_path / "whole"))
-    killed = extract_in_process(tiny_world, images, tmp_path / "killed", dies_at=5)
-    killed.communicate()
-    assert killed.returncode == -signal.SIGKILL
+    killed = extract_in_process(images, tiny_world, tmp_path / "killed", tmp_path / "output", dies_at=5)
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     assert not feature_store.is_complete(tmp_path / "killed" / whole.folder.name)
     encoder.encoded = 0
     resumed = extract_features(encoder, images, "train", flags(tmp_path / "killed"))
@@ -163,8 +156,10 @@ def test_killed_extraction_ends_with_the_same_bytes(tiny_world, encoder, images,
 
 
 def test_of_two_runs_at_once_one_computes(tiny_world, encoder, images, tmp_path, small_chunks):
-    runs = [extract_in_process(tiny_world, images, tmp_path / "shared") for _ in range(2)]
-    assert sorted(int(run.communicate()[0].split()[-1]) for run in runs) == [0, ROWS]
+    outputs = [tmp_path / "first", tmp_path / "second"]
+    for run in [extract_in_process(images, tiny_world, tmp_path / "shared", output) for output in outputs]:
+        run.join()
+    assert sorted(int(output.read_text().split()[-1]) for output in outputs) == [0, ROWS]
     alone = extract_features(encoder, images, "train", flags(tmp_path / "alone"))
     assert content(FeatureStore(tmp_path / "shared" / alone.folder.name)) == content(alone)
 
