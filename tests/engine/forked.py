@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import threading
@@ -19,6 +20,7 @@ def start_forked(main: Callable[[], object], output: Path) -> ForkProcess:
     def run() -> None:
         # tqdm's own lock is shared with forked processes: one that is killed while it holds it would block the next.
         tqdm.set_lock(threading.RLock())
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell has tests in the background
         torch.set_num_threads(1)
         sys.stdout = sys.stderr = output.open("w")
         try:
