@@ -49,9 +49,9 @@ def main() -> None:
     if mode in ("table", "curves"):
         check_mode(given, parser.typed())
     if mode == "table":
-        print(write_table(given.table, given.runs, given.output_dir or "runs/tables"))
+        print(write_table(given.table, given.runs, given.output_dir or "runs/tables", not given.no_nested))
     elif mode == "curves":
-        save_curves(given.runs, given.output_dir or "runs/figures")
+        save_curves(given.runs, given.output_dir or "runs/figures", not given.no_nested)
     elif mode == "evaluation":
         evaluate(read_request(parser))
     else:

@@ -48,6 +48,9 @@ def get_eval_parser(description: Optional[str], tables: Iterable[str] = (),
                        help="tag these photos, and those in these folders; with --figure masks or maps: draw them, "
                             "not the first test images")
     group.add_argument("--runs", nargs="+", default=["runs"], help="folders with finished runs, at any depth")
+    group.add_argument("--no_nested", action="store_true",
+                       help="with --runs: the runs in these folders and their seed_N alone, not what lies below, such "
+                            "as a control")
     group.add_argument("--categories", nargs="+", help="whose similarity maps to draw (default: the highest scores)")
     group.add_argument("--baseline", metavar="CSV",
                        help="per_class_METHOD.csv to draw beside --figure per_class (default: CLIP zero-shot)")
@@ -57,11 +60,13 @@ def get_eval_parser(description: Optional[str], tables: Iterable[str] = (),
     return parser
 
 
-_COLLECTING = {"table": ("table", "runs", "output_dir"), "curves": ("figure", "runs", "output_dir")}
+_COLLECTING = {"table": ("table", "runs", "no_nested", "output_dir"),
+               "curves": ("figure", "runs", "no_nested", "output_dir")}
 """All that is read where finished runs are collected."""
 
 READ_IN_MODES: Dict[str, Tuple[str, ...]] = {
-    "runs": ("table", "curves"), "categories": ("maps", "tags"), "baseline": ("per_class",),
+    **dict.fromkeys(("runs", "no_nested"), ("table", "curves")),
+    "categories": ("maps", "tags"), "baseline": ("per_class",),
     "image": ("tags", "masks", "maps"),
     **dict.fromkeys(PHOTO_FLAGS, ("tags",)),
     **dict.fromkeys(("method", "statistics", "threshold", "raw_cosine", "standardise", "prompt_words",

@@ -4,31 +4,24 @@ from __future__ import annotations
 import argparse
 import csv
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
 from datasets.captions.pseudo_labels import load_counts
-from datasets.files import DataError, PathLike, read_lines
+from datasets.files import DataError, PathLike, read_json, read_lines
 from datasets.images import read_image
 from datasets.plotting import SERIES, graph_figure, save_figure
 from datasets.registry import get_dataset
-from datasets.split_file import ImageList, read_image_ids
+from datasets.split_file import ImageList, read_image_ids, read_split_file
 from engine.command_line.method_flags import method_title, untrained_title
 from engine.evaluation.predictor import Tags, class_ap, load_predictor
 from engine.features.frozen_clip import weights_name
 from engine.features.frozen_encoder import encoder_of
-from engine.pictures.drawings import (
-    MappedPhoto,
-    curves_figure,
-    fit,
-    maps_figure,
-    masks_figure,
-    per_class_figure,
-    top_scores,
-)
+from engine.pictures.charts import curves_figure, per_class_figure
+from engine.pictures.drawings import MappedPhoto, fit, maps_figure, masks_figure, top_scores
 from engine.pictures.method_figure import draw_method
 from engine.results.finished_runs import RunGroup, changed_flags, collect_runs, reference_group
 from engine.results.paper_tables import variant_title
@@ -56,9 +49,9 @@ def draw_figure(args: argparse.Namespace, trained: Optional[Checkpoint], folder:
     save(_DRAWN_FROM_FLAGS[args.figure](args, trained), Path(folder) / args.figure)
 
 
-def save_curves(runs: Sequence[PathLike], folder: PathLike) -> None:
-    """`--figure curves`: mAP per epoch of all finished runs in the folders `runs` and below."""
-    save(draw_curves(collect_runs(runs).groups), Path(folder) / "curves")
+def save_curves(runs: Sequence[PathLike], folder: PathLike, nested: bool = True) -> None:
+    """`--figure curves`: mAP per epoch of all finished runs that `collect_runs` finds."""
+    save(draw_curves(collect_runs(runs, nested).groups), Path(folder) / "curves")
 
 
 def save(figure: Figure, stem: Path) -> None:
@@ -68,19 +61,19 @@ def save(figure: Figure, stem: Path) -> None:
 
 def _draw_masks(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Figure:
     predictor = load_predictor(args, trained)
-    views = [predictor.masked_views(fit(photo)) for _, photo in photos(args)]
+    views = [predictor.masked_views(fit(shown.photo)) for shown in photos(args)]
     return masks_figure(views, predictor.categories, predictor.num_classes)
 
 
 def _draw_maps(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Figure:
     predictor = load_predictor(args, need_checkpoint(args, trained))
-    mapped = [map_photo(photo, predictor.tag(photo), predictor.categories, predictor.num_classes, args.categories)
-              for _, photo in photos(args)]
+    mapped = [map_photo(shown.photo, predictor.tag(shown.photo), predictor.categories, predictor.num_classes,
+                        args.categories, shown.true) for shown in photos(args)]
     return maps_figure(mapped, predictor.spec.classes)
 
 
 def map_photo(photo: Image.Image, tags: Tags, categories: Sequence[str], num_classes: int,
-              names: Optional[Sequence[str]] = None) -> MappedPhoto:
+              names: Optional[Sequence[str]] = None, true: Optional[FrozenSet[str]] = None) -> MappedPhoto:
     """A photo with the maps of the categories called `names`, or of those with the highest scores.
 
     Args:
@@ -89,6 +82,7 @@ def map_photo(photo: Image.Image, tags: Tags, categories: Sequence[str], num_cla
         categories: what they are of, classes first.
         num_classes: C.
         names: whose maps.
+        true: the classes that are truly there, where that is known.
 
     Raises:
         DataError: a name is not among the categories.
@@ -102,7 +96,7 @@ def map_photo(photo: Image.Image, tags: Tags, categories: Sequence[str], num_cla
         raise DataError(f"--categories {unknown[0]!r}: not among the model's: {', '.join(categories)}")
     rows = {name: categories.index(name) for name in names}
     return MappedPhoto(fit(photo), {name: tags.maps[row] for name, row in rows.items()},
-                       {name: float(tags.scores[row]) for name, row in rows.items()})
+                       {name: float(tags.scores[row]) for name, row in rows.items()}, true)
 
 
 def draw_curves(groups: Sequence[RunGroup]) -> Figure:
@@ -140,9 +134,17 @@ def _draw_per_class(args: argparse.Namespace, trained: Optional[Checkpoint]) -> 
     ours, baseline = class_ap(predictor)
     name = untrained_title(encoder_of(args))
     if args.baseline is not None:
-        name, baseline = Path(args.baseline).stem, read_per_class(args.baseline, predictor.spec.classes)
+        name, baseline = _baseline_title(args.baseline), read_per_class(args.baseline, predictor.spec.classes)
     title = method_title(args, weights_name(args.model_path))
-    return per_class_figure(predictor.spec.classes, ours, baseline, title, name)
+    images = len(read_image_ids(args.val_split_file))
+    return per_class_figure(predictor.spec.classes, ours, baseline, title, name,
+                            f"the {images:,} test images of {predictor.spec.title}")
+
+
+def _baseline_title(path: PathLike) -> str:
+    """What the method is called whose per_class_METHOD.csv this is: as the result.json beside it says."""
+    beside = Path(path).with_name("result.json")
+    return str(read_json(beside)["title"]) if beside.exists() else Path(path).stem.removeprefix("per_class_")
 
 
 def read_per_class(path: PathLike, classes: Sequence[str]) -> np.ndarray:
@@ -162,13 +164,24 @@ def read_per_class(path: PathLike, classes: Sequence[str]) -> np.ndarray:
     return np.array(list(ap.values()))
 
 
-def photos(args: argparse.Namespace) -> List[Tuple[str, Image.Image]]:
+class ShownPhoto(NamedTuple):
+    """A photo of a figure."""
+
+    photo: Image.Image
+    true: Optional[FrozenSet[str]]
+    """The classes that are truly there; None for a photo without labels."""
+
+
+def photos(args: argparse.Namespace) -> List[ShownPhoto]:
     """The photos that `--image` names, or the first test images."""
     if args.image:
-        return [(path, read_image(path)) for path in args.image]
-    image_ids = read_image_ids(args.val_split_file)[:PHOTOS]
-    images = ImageList(args.val_img_root, image_ids)
-    return [(str(images.path(row)), read_image(images.path(row))) for row in range(len(image_ids))]
+        return [ShownPhoto(read_image(path), None) for path in args.image]
+    classes = get_dataset(args.dataset).classes
+    split = read_split_file(args.val_split_file, len(classes))
+    images = ImageList(args.val_img_root, split.image_ids[:PHOTOS])
+    return [ShownPhoto(read_image(images.path(row)),
+                       frozenset(classes[label] for label in split.labels[row]) if any(split.labels) else None)
+            for row in range(len(images))]
 
 
 def need_checkpoint(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Checkpoint:

@@ -13,7 +13,8 @@ from datasets.captions.io import Captions
 from datasets.images import read_image
 from datasets.plotting import graph_figure
 from engine.evaluation.predictor import class_ap
-from engine.pictures.drawings import VIEW_NOTES, Score, fit, overlay, per_class_figure, top_scores
+from engine.pictures.charts import per_class_figure
+from engine.pictures.drawings import VIEW_NOTES, Scale, Score, fit, overlay, top_scores
 from engine.pictures.figure_data import draw_curves, map_photo
 from engine.report import html
 from engine.report.material import Material
@@ -170,22 +171,25 @@ def _bar(score: Score, length: float) -> str:
 
 
 def _maps(material: Material) -> str:
-    predictor, blocks = material.predictor, []
+    predictor, blocks, photos = material.predictor, [], []
     for row in _evenly(len(material.test.image_ids), MAPPED):
         photo = read_image(material.test_images.path(row))
-        mapped = map_photo(photo, predictor.tag(photo), predictor.categories, predictor.num_classes)
-        true = [predictor.categories[category] for category in material.test.labels[row]]
+        photos.append((map_photo(photo, predictor.tag(photo), predictor.categories, predictor.num_classes),
+                       [predictor.categories[category] for category in material.test.labels[row]]))
+    scale = Scale.of(similarity for mapped, _ in photos for similarity in mapped.maps.values())
+    for mapped, true in photos:
         cells = [html.figure(html.photo(np.asarray(mapped.photo)), f"test image with {', '.join(true)}",
                              f"true: {html.words(true)}")]
         for name, similarity in mapped.maps.items():
             kind, mark = "class" if name in predictor.spec.classes else "background", " ✓" if name in true else ""
-            cells.append(html.figure(html.photo(overlay(mapped.photo, similarity)), f"similarity map of {name}",
+            cells.append(html.figure(html.photo(overlay(mapped.photo, similarity, scale)), f"similarity map of {name}",
                                      f"<span class={kind}>{escape(name)}{mark}</span> {mapped.scores[name]:.2f}"))
         blocks.append(f'<div class="maps">{"".join(cells)}</div>')
     return html.section(
         "Where it looks",
         "Similarity maps of the classes and backgrounds with the highest scores, on test images: bright patches look "
-        "most like the category, and the brightest few are pooled into its node. ✓ marks a class that is truly there.",
+        "most like the category, and the brightest few are pooled into its node. All maps have one scale, from a "
+        f"cosine of {scale.low:.2f} (dark) to {scale.high:.2f} (bright). ✓ marks a class that is truly there.",
         "".join(blocks))
 
 

@@ -119,17 +119,22 @@ class Collection(NamedTuple):
     """Why a folder with a run in it does not count, one line each."""
 
 
-def collect_runs(folders: Sequence[PathLike]) -> Collection:
+def collect_runs(folders: Sequence[PathLike], nested: bool = True) -> Collection:
     """Find all finished runs in `folders` and below, and group them.
 
     A run is finished where its result.json tells of as many epochs as its config.json asks for. Two runs of a
     group with the same seed are the same run twice: the first counts.
 
+    Args:
+        folders: of runs, or folders that hold some.
+        nested: False for the runs in the folders themselves and their seed_N alone, not what lies below them, such as
+            the control in runs/mini/no_reso.
+
     Raises:
         DataError: a folder is missing, a file is damaged, or no finished run is there.
     """
     runs, left_out = [], []
-    for folder in _run_folders(folders):
+    for folder in _run_folders(folders, nested):
         run = read_run(folder)
         if run is None:
             left_out.append(f"{folder}: the run is not finished; the same command goes on with it")
@@ -171,7 +176,7 @@ def _weights_name(run: FinishedRun, runs: Sequence[FinishedRun]) -> str:
     return f"{label} {(run.weights_sha256 or 'unknown')[:8]}" if len(digests) > 1 else label
 
 
-def _run_folders(folders: Sequence[PathLike]) -> List[Path]:
+def _run_folders(folders: Sequence[PathLike], nested: bool) -> List[Path]:
     """Every folder with a config.json, each once, in the order given and then by name."""
     found: Dict[Path, Path] = {}
     for folder in map(Path, folders):
@@ -179,7 +184,9 @@ def _run_folders(folders: Sequence[PathLike]) -> List[Path]:
             if folder.exists():
                 continue  # `runs/*` also names files
             raise DataError(f"{folder}: no such folder; give --runs the output folders of train scripts")
-        for path in sorted(folder.rglob("config.json")):
+        paths = folder.rglob("config.json") if nested else [*folder.glob("config.json"),
+                                                             *folder.glob("seed_*/config.json")]
+        for path in sorted(paths):
             found.setdefault(path.parent.resolve(), path.parent)
     return list(found.values())
 

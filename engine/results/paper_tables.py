@@ -231,18 +231,19 @@ TABLE_OF_STUDY = {"components": "ablation", "choices": "choices", "hyper": "hype
 """The table of each study of `ablate.py`."""
 
 
-def write_table(kind: str, runs: Sequence[PathLike], folder: PathLike) -> str:
+def write_table(kind: str, runs: Sequence[PathLike], folder: PathLike, nested: bool = True) -> str:
     """Collect finished runs into a table and write it as KIND.md, KIND.tex and KIND.csv.
 
     Args:
         kind: one of `TABLES`.
         runs: folders of runs, or folders that hold some.
         folder: gets the three files.
+        nested: see `collect_runs`.
 
     Returns:
         The table and what was left out, for the screen.
     """
-    collection = collect_runs(runs)
+    collection = collect_runs(runs, nested)
     table = TABLES[kind](collection)
     folder = Path(folder)
     for suffix, text in (("md", table.to_markdown()), ("tex", table.to_latex())):

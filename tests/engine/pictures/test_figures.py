@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from matplotlib.colors import to_hex
 from PIL import Image
 
 from datasets.images import image_transform, read_image
@@ -22,15 +21,9 @@ from datasets.split_file import ImageList, read_image_ids
 from engine.evaluation.predictor import MaskedViews, Predictor, load_predictor
 from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
-from engine.pictures.drawings import (
-    MappedPhoto,
-    curves_figure,
-    fit,
-    maps_figure,
-    masks_figure,
-    overlay,
-    per_class_figure,
-)
+from engine.pictures.charts import curves_figure, per_class_figure
+from engine.pictures.drawings import MappedPhoto, Scale, fit, maps_figure, masks_figure, overlay
+from engine.results.finished_runs import collect_runs
 from engine.training.checkpoint import load_checkpoint
 from engine.training.prediction import predict
 from models.encoder import CLIPEncoder
@@ -106,23 +99,54 @@ def test_masks_figure_shows_the_five_highest_logits():
     names = [f"name {number}" for number in range(8)]
     black = np.zeros((30, 40, 3), dtype=np.uint8)
     figure = masks_figure([MaskedViews([black, black, black], logits, 0.15)] * 2, names, num_classes=5)
-    bars = [axes for axes in figure.axes if axes.patches]
-    assert len(bars) == 6
-    assert [label.get_text() for label in bars[0].get_yticklabels()] == [f"name {row}" for row in (7, 6, 5, 4, 3)]
-    assert [bar.get_x() + bar.get_width() for bar in bars[0].patches] == pytest.approx([7, 6, 5, 4, 3])
-    assert [to_hex(bar.get_facecolor()) for bar in bars[0].patches] == [ORANGE] * 3 + [BLUE] * 2
+    dots = [axes for axes in figure.axes if axes.lines]
+    assert len(dots) == 6
+    assert [label.get_text() for label in dots[0].get_yticklabels()] == [f"name {row}" for row in (7, 6, 5, 4, 3)]
+    assert [dot.get_xdata()[0] for dot in dots[0].lines] == [7, 6, 5, 4, 3]
+    assert [dot.get_color() for dot in dots[0].lines] == [ORANGE] * 3 + [BLUE] * 2
+    assert len({axes.get_xlim() for axes in dots}) == 1, "all have one axis"
+    low, high = dots[0].get_xlim()
+    assert low < 3 and high > 23
+    assert [axes.get_xlabel() for axes in dots] == [""] * 3 + ["CLIP's logit (100 cosine)"] * 3
 
 
 def test_maps_figure_has_a_titled_picture_for_each_category():
     maps = {name: torch.rand(4, 4) for name in ("dog", "car", "grass", "sky")}
     photo = MappedPhoto(gray(40, 30), maps, dict.fromkeys(maps, 0.25))
-    figure = maps_figure([photo, photo], classes=("dog", "car"), most_columns=3)
+    known = photo._replace(true=frozenset({"dog", "person"}))
+    figure = maps_figure([photo, known], classes=("dog", "car"), most_columns=3)
     assert [axes.get_title() for axes in figure.axes[:5]] == ["photo", "dog  0.25", "car  0.25", "grass  0.25",
                                                              "sky  0.25"]
+    assert [axes.get_title() for axes in figure.axes[5:7]] == ["true: dog, person", "dog ✓  0.25"]
     assert figure.axes[1].title.get_color() == BLUE and figure.axes[3].title.get_color() == ORANGE
     boxes = [axes.get_position() for axes in figure.axes]
     assert all(min(box.x0, box.y0) > -1e-3 and max(box.x1, box.y1) < 1.001 for box in boxes)
     assert not any(a.overlaps(b) for number, a in enumerate(boxes) for b in boxes[number + 1:])
+
+
+def test_maps_are_on_one_scale():
+    dim, bright = torch.full((4, 4), 0.2), torch.full((4, 4), 0.6)
+    photo = MappedPhoto(gray(40, 30), {"dog": dim, "car": bright}, {"dog": 0.1, "car": 0.9})
+    figure = maps_figure([photo], classes=("dog", "car"))
+    pictures = [axes.images[0].get_array() for axes in figure.axes[1:3]]
+    assert pictures[0].mean() < pictures[1].mean() - 50, "0.2 is dark beside 0.6"
+    bar = figure.axes[-1]
+    assert bar.get_xlim() == pytest.approx((0.2, 0.6)) and "cosine" in bar.get_xlabel()
+    assert (overlay(gray(8, 8), dim, Scale(0.2, 0.6)) == overlay(gray(8, 8), bright, Scale(0.6, 1.0))).all()
+
+
+def test_many_curves_are_equally_wide_and_named_apart():
+    curves = {f"variant {number}": [[(1, 10.0), (2, 20.0 + 0.01 * number)]] for number in range(6)}
+    figure = curves_figure(curves, zero_shot=20.0, crops_from=None)
+    axes, = figure.axes
+    lines = [line for line in axes.lines if line.get_label() in curves]
+    assert len({line.get_linewidth() for line in lines}) == 1 and len({line.get_marker() for line in lines}) == 6
+    figure.canvas.draw()
+    names = [text for text in axes.texts if text.get_text()]
+    assert len(names) == 7 and "variant 5 20.1" in {text.get_text() for text in names}
+    boxes = [text.get_window_extent() for text in names]
+    assert not any(a.overlaps(b) for number, a in enumerate(boxes) for b in boxes[number + 1:])
+    assert all(box.x1 < figure.bbox.x1 and box.y0 > 0 and box.y1 < figure.bbox.y1 for box in boxes)
 
 
 def test_curves_show_mean_and_deviation():
@@ -130,10 +154,12 @@ def test_curves_show_mean_and_deviation():
     figure = curves_figure({"BAC-GCN": runs, "other": [runs[0]]}, zero_shot=12.0, crops_from=2)
     axes, = figure.axes
     lines = {line.get_label(): line for line in axes.lines}
-    mean = lines["BAC-GCN, mean of 2 seeds: 20.0"]
+    mean = lines["BAC-GCN"]
     assert list(mean.get_xdata()) == [1, 2] and mean.get_ydata().tolist() == [12, 20]
-    assert lines["other: 30.0"].get_ydata().tolist() == [10, 20, 30]
-    assert list(lines["CLIP zero-shot: 12.0"].get_ydata()) == [12, 12]
+    assert lines["other"].get_ydata().tolist() == [10, 20, 30]
+    assert list(lines["CLIP zero-shot"].get_ydata()) == [12, 12]
+    assert {"BAC-GCN 20.0", "other 30.0", "CLIP zero-shot 12.0"} <= {text.get_text() for text in axes.texts}
+    assert "mean of 1 to 2 seeds" in axes.get_xlabel()
     band = axes.collections[0].get_paths()[0].vertices
     assert band[band[:, 0] == 1][:, 1].max() == pytest.approx(12 + math.sqrt(8))
     assert any(text.get_text() == "ReSO's crops join" and text.xy[0] == 1.5 for text in axes.texts)
@@ -150,6 +176,8 @@ def test_per_class_bars_are_sorted_and_marked(count, columns):
     first = figure.axes[0]
     assert first.get_yticklabels()[0].get_text() == f"class {count - 1}" and first.texts[0].get_text() == "+40.0"
     assert set(first.lines[0].get_xdata()) == {50.0}
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[0].startswith("ours: mAP") and names[1:] == ["theirs: mAP 50.0", "ours minus theirs"]
 
 
 def test_graph_figure_and_files(tmp_path):
@@ -190,6 +218,15 @@ def test_eval_draws_curves_of_all_runs_below_a_folder(tiny_world, run_folder, tm
     train(tiny_world, run_folder.parent / "no_reso", "--epochs", "3", "--no_reso")
     run_script("eval", "--figure", "curves", "--runs", run_folder.parent, "--output_dir", tmp_path)
     assert (tmp_path / "curves.pdf").exists()
+
+
+def test_nested_runs_can_be_left_out(tiny_world, run_folder, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "run" / "seed_1")
+    train(tiny_world, tmp_path / "run" / "no_reso", "--epochs", "3", "--no_reso")
+    assert len(collect_runs([tmp_path / "run"]).groups) == 2
+    group, = collect_runs([tmp_path / "run"], nested=False).groups
+    assert group.runs[0].folder == tmp_path / "run" / "seed_1"
+    run_script("eval", "--figure", "curves", "--runs", tmp_path / "run", "--no_nested", "--output_dir", tmp_path)
 
 
 def test_eval_draws_masks_without_a_checkpoint(tiny_world, tmp_path, photo):
