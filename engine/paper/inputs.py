@@ -84,7 +84,7 @@ def _weights(request: PaperRequest) -> Task:
         command = ("-c", f"import clip.clip; clip.clip.download({url!r}, {str(path.parent)!r})")
     advice = (f"Get it with: curl -L --create-dirs -o {path} {url}" if url else
               "docs/weights.md says what --model_path takes")
-    return Task(str(path), command, path.exists, advice, disk=_WEIGHTS_BYTES)
+    return Task(str(path), command, path.exists, advice, disk=_WEIGHTS_BYTES, unmeasured="download" if url else "")
 
 
 def _images(request: PaperRequest) -> Task:

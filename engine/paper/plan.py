@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import NamedTuple, Sequence, Set
@@ -73,8 +74,9 @@ _INPUTS = ("weights", "images", "split_files", "captions", "filter")
 
 
 def _what_to_do(task: Task) -> str:
-    command = f"`python {' '.join(task.command)}`, which this command runs" if task.command else "by hand"
-    return f"{task.title} missing: {command}. {task.advice}".rstrip()
+    if task.command:
+        return f"{task.title} missing; to be made by: {shlex.join(('python', *task.command))}"
+    return f"{task.title} missing, and to be got by hand. {task.advice}"
 
 
 def _existing(folder: str) -> Path:

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import IO, Callable, Iterator, List, NamedTuple, Sequence, Tuple
 
 from datasets.files import DataError
+from engine.process.signals import Stopped
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -100,7 +103,7 @@ def run_steps(steps: Sequence[Step], folder: Path, gpus: int, after: Callable[[S
                     raise DataError(f"{task.title} is missing. {task.advice}")
                 start = time.monotonic()
                 command = with_launcher(task, gpus)
-                print(f"  {task.title}: {' '.join(('python', *command))}", flush=True)
+                print(f"  {task.title}: {shlex.join(('python', *command))}", flush=True)
                 status = run_command(command, folder / "logs" / f"{step.name}.log", lock)
                 if status != 0:
                     raise DataError(f"{step.title}: {task.title} ended with status {status} (see above); the same "
@@ -138,13 +141,14 @@ def run_command(command: Sequence[str], log: Path, lock: IO[str]) -> int:
             [sys.executable, *words], stdout=subprocess.PIPE, text=True, env=environment, encoding="utf-8",
             errors="replace", pass_fds=(lock.fileno(),)) as process:
         assert process.stdout is not None
-        file.write(f"$ python {' '.join(command)}\n")
+        file.write(f"$ {shlex.join(('python', *command))}\n")
         try:
             for line in process.stdout:
                 print(f"    {line}", end="", flush=True)
                 file.write(line)
-        except BaseException:  # a stop signal: the command saves what it has, as it would alone
-            process.terminate()
+        except Stopped as stop:  # the command saves what it has, as it would alone
+            if stop.signal is not signal.SIGINT:  # a terminal sends Ctrl-C to both
+                process.terminate()
             raise
     return process.returncode
 

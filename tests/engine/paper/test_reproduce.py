@@ -117,7 +117,7 @@ def test_plan_names_what_is_missing(world, tmp_path, monkeypatch, capsys):
     flags[flags.index("--caption_root") + 1] = str(tmp_path)
     run_script("reproduce", *flags, "--plan", "--output_dir", tmp_path / "new", "--gpus", "2", "--skip", "cdul")
     plan = capsys.readouterr().out
-    assert f"curl -L --create-dirs -o {tmp_path / 'ViT-B-16.pt'}" in plan and "a random encoder" in plan
+    assert "/ViT-B-16.pt', " in plan and str(tmp_path) in plan and "a random encoder" in plan
     assert "caption.py --dataset voc2007 --stage fetch" in plan and "2 processes" in plan
     assert not (tmp_path / "new").exists(), "a plan leaves nothing"
     bac_gcn = next(line for line in plan.splitlines() if line.startswith("bac_gcn "))
@@ -188,9 +188,9 @@ def test_a_command_that_fails_stops_the_run(world, tmp_path, monkeypatch, capsys
 def test_commands_run_as_processes(tmp_path):
     log = tmp_path / "logs" / "step.log"
     with steps_room.alone(tmp_path) as lock:
-        assert steps_room.run_command(("-c", "print('done')"), log, lock) == 0
+        assert steps_room.run_command(("-c", "print(1)"), log, lock) == 0
         assert steps_room.run_command(("caption.py", "--dataset", "nowhere"), log, lock) == 2
-    assert log.read_text().splitlines()[:2] == ["$ python -c print('done')", "done"]
+    assert log.read_text().splitlines()[:2] == ["$ python -c 'print(1)'", "1"]
 
 
 def test_expectations_in_the_docs_are_those_of_the_waypoints():
