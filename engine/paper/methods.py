@@ -7,10 +7,11 @@ from typing import List, Mapping, Optional, Sequence, Tuple
 
 from engine.command_line.method_flags import RECIPES
 from engine.command_line.train_flags import train_script
+from engine.evaluation.threshold import NUM_IMAGES
 from engine.features.feature_store import store_arrays
 from engine.features.frozen_clip import ENCODER_FLAGS
 from engine.methods.cdul_training import SNIPPETS
-from engine.paper.inputs import split_sizes
+from engine.paper.inputs import SPLITS, split_sizes
 from engine.paper.request import PaperRequest
 from engine.paper.steps import NO_WORK, Step, Store, Task, Work
 from engine.results.finished_runs import read_run
@@ -33,6 +34,10 @@ _ZERO_SHOT = {
 """Folder to title and flags of each way to rank by CLIP alone."""
 
 _TEXTS_AN_IMAGE = 6
+_SAMPLE = "sample"
+"""The training images that the threshold of tags is found on, encoded by themselves."""
+_TESTED = ("val", _SAMPLE)
+"""What an evaluation without training looks at."""
 
 
 class Sizes:
@@ -48,10 +53,12 @@ class Sizes:
     def __init__(self, request: PaperRequest, embed_dim: int = 512, patch_size: int = 16,
                  resolution: int = 224) -> None:
         self.request, self.images = request, split_sizes(request)
+        self.images[_SAMPLE] = min(self.images["train"], NUM_IMAGES)
         self.embed_dim, self.patch_size, self.resolution = embed_dim, patch_size, resolution
 
-    def features(self, changed: Optional[Mapping[str, object]] = None) -> Tuple[Store, ...]:
-        """The feature stores of both splits, for an encoder with some flags of `ENCODER_FLAGS` changed."""
+    def features(self, changed: Optional[Mapping[str, object]] = None,
+                 splits: Sequence[str] = SPLITS) -> Tuple[Store, ...]:
+        """The feature stores of some splits, for an encoder with some flags of `ENCODER_FLAGS` changed."""
         flags = {flag: getattr(self.request.train_args, flag) for flag in ENCODER_FLAGS} | dict(changed or {})
         side = flags["resolution"] or self.resolution
         patches, dtype = (side // self.patch_size) ** 2, self.request.train_args.patch_dtype
@@ -59,13 +66,13 @@ class Sizes:
         return tuple(
             Store(f"{split} {sorted(flags.items(), key=str)}", count,
                   sum(array.nbytes for array in store_arrays(count, patches, self.embed_dim, dtype).values()), passes)
-            for split, count in self.images.items())
+            for split, count in ((split, self.images[split]) for split in splits))
 
-    def views(self) -> Tuple[Store, ...]:
-        """CDUL's embeddings of images and their snippets, of both splits."""
+    def views(self, splits: Sequence[str]) -> Tuple[Store, ...]:
+        """CDUL's embeddings of images and their snippets, of some splits."""
         views = SNIPPETS ** 2 + 1
         return tuple(Store(f"{split} views", count, count * views * self.embed_dim * 2, views)
-                     for split, count in self.images.items())
+                     for split, count in ((split, self.images[split]) for split in splits))
 
 
 def method_steps(request: PaperRequest, sizes: Optional[Sizes] = None) -> List[Step]:
@@ -76,20 +83,21 @@ def method_steps(request: PaperRequest, sizes: Optional[Sizes] = None) -> List[S
         sizes: what their costs depend on, where a plan wants to know them.
     """
     sizes = sizes or Sizes(request)
+    tested = sizes.features(splits=_TESTED)
     steps = [
         Step("zero_shot", "CLIP zero-shot", [
-            _evaluation(request, f"clip/{name}", title, "clip", flags, sizes.features()[1:])
+            _evaluation(request, f"clip/{name}", title, "clip", flags, tested)
             for name, (title, flags) in _ZERO_SHOT.items()]),
         Step("tagclip", "TagCLIP", [_evaluation(request, "tagclip", "TagCLIP", "tagclip", (), (),
-                                                Work(tagclip=sizes.images["val"]))]),
-        Step("sparc", "SPARC", [_evaluation(request, "sparc", "SPARC", "sparc", (), sizes.features()[1:])]),
+                                                Work(tagclip=sizes.images["val"] + sizes.images[_SAMPLE]))]),
+        Step("sparc", "SPARC", [_evaluation(request, "sparc", "SPARC", "sparc", (), tested)]),
         Step("cdul_initial", "CDUL's initialisation", [
-            _evaluation(request, "cdul_initial", "initialisation", "cdul", (), sizes.views()[1:])]),
+            _evaluation(request, "cdul_initial", "initialisation", "cdul", (), sizes.views(_TESTED))]),
         Step("cdul_port", "CDUL, a head on the frozen CLIP", _trainings(
             request, "cdul_clip", ["--method", "cdul", "--backbone", "clip", *request.quick()], "cdul",
-            sizes.views())),
+            sizes.views((*SPLITS, _SAMPLE)))),
         Step("tai_dpt", "TaI-DPT, port to ViT", _trainings(
-            request, "tai_dpt", ["--method", "tai_dpt", *request.quick()], "tai_dpt", sizes.features()[1:],
+            request, "tai_dpt", ["--method", "tai_dpt", *request.quick()], "tai_dpt", tested,
             Work(texts=_TEXTS_AN_IMAGE * sizes.images["train"]))),
         Step("bac_gcn", "BAC-GCN", _trainings(
             request, FULL, request.quick("--reso_epoch", "2"), "bac_gcn", sizes.features(),
@@ -100,7 +108,7 @@ def method_steps(request: PaperRequest, sizes: Optional[Sizes] = None) -> List[S
     ]
     if request.spec.name != "mini":  # its weights are a download, and the embedded world needs none
         steps.insert(5, Step("cdul", "CDUL, ImageNet ResNet-101", _trainings(
-            request, "cdul", ["--method", "cdul", *request.quick()], "cdul", sizes.views(),
+            request, "cdul", ["--method", "cdul", *request.quick()], "cdul", sizes.views(SPLITS),
             Work(resnet=sizes.images["train"] * (2 if request.args.quick else 20)))))
     steps += [Step(study, f"Study: {study}", [_study(request, study, sizes)]) for study in request.args.studies]
     steps.append(Step("figures", "Figures", [_figure(request, figure) for figure in DRAWN]))

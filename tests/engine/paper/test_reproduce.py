@@ -10,6 +10,7 @@ from typing import List
 import pytest
 
 from clip.model import Architecture
+from datasets.captions import filter_captions
 from datasets.captions.io import caption_paths
 from datasets.files import write_json
 from datasets.registry import get_dataset
@@ -171,6 +172,21 @@ def test_difficult_objects_are_told_by_the_name_of_the_split(world, tmp_path, mo
     finding = far_off(world._replace(flags=flags), tmp_path, monkeypatch, 76.0)
     assert finding.likely == ("difficult",)
     assert finding.lines()[1].startswith("    likely: VOC's difficult objects")
+
+
+def test_real_captions_and_splits_are_as_expected(shared_data, tmp_path):
+    caption_root = tmp_path / "caption"
+    filter_captions(get_dataset("voc2007"), shared_data / "caption", caption_root)
+    for path in caption_paths(shared_data / "caption", "voc2007"):
+        shutil.copy(path, caption_root / "voc2007")
+    lists = shared_data / "imageset" / "voc2007"
+    (tmp_path / "trainval_cls.txt").write_text("".join((lists / f"{part}_cls.txt").read_text()
+                                                       for part in ("train", "val")))
+    request = read_request("", [
+        "--dataset", "voc2007", "--caption_root", str(caption_root), "--train_split_file",
+        str(tmp_path / "trainval_cls.txt"), "--val_split_file", str(lists / "test_cls.txt")])
+    found = [finding for step in ("split_files", "captions", "filter") for finding in findings.compare(request, step)]
+    assert len(found) == 6 and all(finding.is_near for finding in found), [finding.lines() for finding in found]
 
 
 def test_quick_trainings_are_not_compared(finished):
