@@ -15,8 +15,8 @@ from engine.command_line.train_flags import get_args_parser, parse_args
 from engine.command_line.unread_flags import READ_BY, READ_BY_ALL, SWITCHED_OFF
 from tests.engine.training.test_training import log, run_script
 
-EVAL_ONLY = {"checkpoint", "table", "figure", "image", "runs", "categories", "baseline", "csv", "json", "html",
-             "maps", "link_thumbnails"}
+EVAL_ONLY = {"checkpoint", "table", "figure", "image", "runs", "no_nested", "categories", "baseline", "csv", "json",
+             "html", "maps", "link_thumbnails"}
 
 
 def flag_names(parser: argparse.ArgumentParser) -> set:

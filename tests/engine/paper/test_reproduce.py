@@ -118,7 +118,8 @@ def test_plan_names_what_is_missing(world, tmp_path, monkeypatch, capsys):
     flags[flags.index("--caption_root") + 1] = str(tmp_path)
     run_script("reproduce", *flags, "--plan", "--output_dir", tmp_path / "new", "--gpus", "2", "--skip", "cdul")
     plan = capsys.readouterr().out
-    assert "/ViT-B-16.pt', " in plan and str(tmp_path) in plan and "a random encoder" in plan
+    assert f"weights: {tmp_path / 'ViT-B-16.pt'} missing; to be made by: python -c 'import clip.clip" in plan
+    assert "a random encoder of the size of ViT-B/16 was measured" in plan
     assert "caption.py --dataset voc2007 --stage fetch" in plan and "2 processes" in plan
     assert not (tmp_path / "new").exists(), "a plan leaves nothing"
     bac_gcn = next(line for line in plan.splitlines() if line.startswith("bac_gcn "))
