@@ -103,8 +103,9 @@ def _images(request: PaperRequest) -> Task:
     own = _is_own(request, "train_img_root", "val_img_root")
     command = () if own or not spec.get_images.startswith("python ") else tuple(spec.get_images.split()[1:])
     advice = f"Get them: {spec.get_images}" if not own else "Mend --train_img_root and --val_img_root"
+    slow = "" if spec.name == "mini" else "download" if command else "by hand"
     return Task(f"images in {' and '.join(roots)}", command, lambda: fault_of(check) is None, advice,
-                disk=DOWNLOADS.get(spec.name, 0), unmeasured="" if spec.name == "mini" else "download")
+                disk=DOWNLOADS.get(spec.name, 0), unmeasured=slow)
 
 
 def _split_files(request: PaperRequest) -> Task:

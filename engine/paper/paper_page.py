@@ -20,7 +20,7 @@ from engine.report import html
 from engine.results.finished_runs import Collection, RunGroup, collect_runs
 from engine.results.paper_tables import TABLE_OF_STUDY, TABLES, main_table
 from engine.results.published_results import published_maps
-from engine.results.tables import Number
+from engine.results.tables import NOTHING, Number
 
 PICTURE = 1400
 """Pixels of a figure's longer side."""
@@ -46,7 +46,7 @@ def write_page(request: PaperRequest, findings: Sequence[Finding]) -> Path:
     template = Template((rooms / "report" / "report.html").read_text(encoding="utf-8"))
     collection = collect_runs([request.runs])
     page = template.substitute(
-        style=page_style(rooms / "report" / "report.css"), title=escape(f"{request.spec.title}: the paper again"),
+        style=page_style(rooms / "report" / "report.css"), title=escape(f"{request.spec.title}: the paper's tables"),
         summary=_summary(request, findings), tiles=_tiles(request, collection),
         sections="\n".join((_results(request, collection), _waypoints(findings), _studies(request),
                             _figures(request))),
@@ -64,7 +64,8 @@ def _summary(request: PaperRequest, findings: Sequence[Finding]) -> str:
                  f"{len(far)} of {len(findings)} numbers are far from what to expect; what is usually wrong stands "
                  "beside them.")
     quick = " This was a quick run: the trained numbers say nothing." if request.args.quick else ""
-    return f"All methods on the same images with the same CLIP, {len(request.seeds)} seeds. {agreement}{quick}"
+    seeds = "one seed" if len(request.seeds) == 1 else f"{len(request.seeds)} seeds"
+    return f"All methods on the same images with the same CLIP, {seeds}. {agreement}{quick}"
 
 
 def _tiles(request: PaperRequest, collection: Collection) -> str:
@@ -88,8 +89,13 @@ def _group_in(folder: Path, collection: Collection) -> Optional[RunGroup]:
 
 
 def _results(request: PaperRequest, collection: Collection) -> str:
-    return html.section("Results", "mAP in percent on the test images, the paper's numbers beside ours.",
-                        html.table(main_table(collection)))
+    table, text = main_table(collection), "mAP in percent on the test images, the paper's numbers beside ours."
+    weights = {str(row[1]) for row in table.rows} - {NOTHING}
+    if len(weights) == 1:  # a column less for small screens
+        table = table._replace(header=table.header[:1] + table.header[2:],
+                               rows=[row[:1] + row[2:] for row in table.rows])
+        text += f" CLIP weights: <code>{escape(weights.pop())}</code>."
+    return html.section("Results", text, html.table(table))
 
 
 def _waypoints(findings: Sequence[Finding]) -> str:
@@ -98,11 +104,13 @@ def _waypoints(findings: Sequence[Finding]) -> str:
         waypoint = finding.waypoint
         margin = f" ± {waypoint.tolerance:g}" if waypoint.tolerance else ""
         mark = '<span class="chip hit">✓</span>' if finding.is_near else '<span class="chip extra">far</span>'
-        hints = "".join(f"<br><b>likely:</b> {escape(hint_text(hint))}" for hint in finding.likely)
-        hints += "".join(f"<br>or: {escape(hint_text(hint))}" for hint in finding.possible)
         found, expected = escape(shown(finding.found)), escape(shown(finding.expected) + margin)
-        rows.append(f"<tr><td>{mark}</td><td>{escape(waypoint.title)}{hints}</td><td class=number>{found}</td>"
+        rows.append(f"<tr><td>{mark}</td><td>{escape(waypoint.title)}</td><td class=number>{found}</td>"
                     f'<td class=number>{expected}</td><td class="soft">{escape(waypoint.source)}</td></tr>')
+        hints = [f"<b>likely:</b> {escape(hint_text(hint))}" for hint in finding.likely]
+        hints += [f"or: {escape(hint_text(hint))}" for hint in finding.possible]
+        if hints:
+            rows.append(f'<tr><td></td><td colspan="4" class="soft">{"<br>".join(hints)}</td></tr>')
     head = ("<tr><th></th><th>number</th><th class=number>found</th><th class=number>expected</th>"
             "<th>known from</th></tr>")
     return html.section("Waypoints", "After each step, the number found beside the one to expect.",
@@ -125,7 +133,7 @@ def _figures(request: PaperRequest) -> str:
     if not cells:
         return ""
     return html.section("Figures", "As PDF beside this page; of the first seed but for the curves, on the first test "
-                        "images, which nobody picked.", f'<div class="two">{"".join(cells)}</div>')
+                        "images, which nobody picked.", "".join(cells))
 
 
 def _picture(path: Path) -> str:
