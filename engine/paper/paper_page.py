@@ -91,11 +91,11 @@ def _group_in(folder: Path, collection: Collection) -> Optional[RunGroup]:
 def _results(request: PaperRequest, collection: Collection) -> str:
     table, text = main_table(collection), "mAP in percent on the test images, the paper's numbers beside ours."
     weights = {str(row[1]) for row in table.rows} - {NOTHING}
-    if len(weights) == 1:  # a column less for small screens
-        table = table._replace(header=table.header[:1] + table.header[2:],
-                               rows=[row[:1] + row[2:] for row in table.rows])
+    if len(weights) == 1:  # on one dataset with one CLIP, little has to stand in the header: small screens have no room
+        header = ("method", *(name.rpartition(": ")[2] if ": " in name else "mAP" for name in table.header[2:]))
+        table = table._replace(header=header, rows=[row[:1] + row[2:] for row in table.rows])
         text += f" CLIP weights: <code>{escape(weights.pop())}</code>."
-    return html.section("Results", text, html.table(table))
+    return html.section("Results", text, f'<div class="narrow">{html.table(table)}</div>')
 
 
 def _waypoints(findings: Sequence[Finding]) -> str:
