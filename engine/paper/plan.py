@@ -4,12 +4,11 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from pathlib import Path
 from typing import NamedTuple, Sequence, Set
 
 from engine.features.feature_store import format_bytes
 from engine.paper.request import PaperRequest
-from engine.paper.speed import Speeds, told
+from engine.paper.speed import Speeds, existing_folder, told
 from engine.paper.steps import Step, Store, Task
 from engine.results.tables import format_table
 
@@ -52,7 +51,7 @@ def write_plan(request: PaperRequest, steps: Sequence[Step], speeds: Speeds, kno
         rows.append((step.name, step.title, state, format_bytes(cost.nbytes) if cost.nbytes else "",
                      duration(cost.seconds) if not cost.unmeasured else f"+ {cost.unmeasured}"))
         advice += [f"{step.name}: {_what_to_do(task)}" for task in missing if step.name in _INPUTS]
-    free = shutil.disk_usage(_existing(request.train_args.feature_root)).free
+    free = shutil.disk_usage(existing_folder(request.train_args.feature_root)).free
     gpus = f"{request.args.gpus} processes" if request.args.gpus > 1 else "one process"
     rows.append(("", "all that is missing", "", format_bytes(total.nbytes), duration(total.seconds)))
     lines = [f"{request.spec.title}: {len(request.seeds)} seeds, {gpus}, in {request.folder}", "",
@@ -77,12 +76,6 @@ def _what_to_do(task: Task) -> str:
     if task.command:
         return f"{task.title} missing; to be made by: {shlex.join(('python', *task.command))}"
     return f"{task.title} missing, and to be got by hand. {task.advice}"
-
-
-def _existing(folder: str) -> Path:
-    """The folder, or the nearest one above that exists."""
-    path = Path(folder).resolve()
-    return next(place for place in (path, *path.parents) if place.exists())
 
 
 def cost_of(task: Task, stores: Sequence[Store], speeds: Speeds, request: PaperRequest) -> Cost:

@@ -1,7 +1,6 @@
 """How fast this machine is at what a reproduction does: a few seconds of each, for the plan."""
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -73,17 +72,28 @@ def frozen_clip(request: PaperRequest, device: torch.device) -> Tuple[CLIP, bool
 
 
 def measure_speeds(request: PaperRequest, model: CLIP, with_resnet: bool) -> Speeds:
-    """Run a little of everything on the device of the request.
+    """Run a little of everything on the device of the request, and leave nothing behind.
 
     Args:
         request: the flags.
         model: the CLIP to measure with.
         with_resnet: whether a ResNet-101 is to be trained.
     """
+    with tempfile.TemporaryDirectory(dir=existing_folder(request.train_args.feature_root)) as folder:
+        return _measure(request, model, with_resnet, Path(folder))
+
+
+def existing_folder(folder: str) -> Path:
+    """The folder, or the nearest one above that exists."""
+    path = Path(folder).resolve()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _measure(request: PaperRequest, model: CLIP, with_resnet: bool, scratch: Path) -> Speeds:
     args = request.train_args
     device = get_device(args.device)
     encoder = build_encoder(args, model)
-    photos, photo_note = _photos(request)
+    photos, photo_note = _photos(request, scratch / "photo.jpg")
     batch = args.encode_batch_size if device.type != "cpu" else _CPU_BATCH
     images = torch.randn(batch, 3, encoder.resolution, encoder.resolution, device=device)
     decode = image_transform(encoder.resolution)
@@ -91,7 +101,7 @@ def measure_speeds(request: PaperRequest, model: CLIP, with_resnet: bool) -> Spe
     tagger = TagCLIP(model, text, len(request.spec.classes))
     native = image_transform(model.visual.patch_size, "native")(read_image(photos[0]))[None].to(device)
     tokens = clip.tokenize(["a photo of a dog on the grass beside a red car"] * batch, model.context_length).to(device)
-    written, read = _store_rates(request, encoder.resolution, model)
+    written, read = _store_rates(scratch / "store", encoder.resolution, model)
     cores = f"{torch.get_num_threads()} threads of a CPU"
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else cores
     return Speeds(
@@ -118,34 +128,31 @@ def rate(run: Callable[[], object], count: int, device: torch.device) -> float:
     return count / best
 
 
-def _photos(request: PaperRequest) -> Tuple[List[Path], str]:
-    """A few training images or, where there is none, a photo of noise."""
+def _photos(request: PaperRequest, path: Path) -> Tuple[List[Path], str]:
+    """A few training images or, where there is none, a photo of noise that is written to `path`."""
     try:
         images = ImageList(request.train_args.train_img_root, read_image_ids(split_file(request, "train"))[:8])
         return [images.path(row) for row in range(len(images))], "decoding: images of the training split"
     except DataError:
-        path = Path(tempfile.gettempdir()) / f"reproduce_{os.getpid()}.jpg"
         grain = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
         Image.fromarray(grain).resize(PHOTO_SIZE, Image.BICUBIC).save(path, quality=90)
         return [path], f"decoding and TagCLIP: a JPEG of {PHOTO_SIZE[0]} x {PHOTO_SIZE[1]}, as no image is there yet"
 
 
-def _store_rates(request: PaperRequest, resolution: int, model: CLIP) -> Tuple[float, float]:
-    """Bytes a second into and out of a store of `STORE_ROWS` images below `--feature_root`."""
-    patches, root = (resolution // model.visual.patch_size) ** 2, Path(request.train_args.feature_root)
+def _store_rates(folder: Path, resolution: int, model: CLIP) -> Tuple[float, float]:
+    """Bytes a second into and out of a store of `STORE_ROWS` images."""
+    patches = (resolution // model.visual.patch_size) ** 2
     arrays = store_arrays(STORE_ROWS, patches, model.embed_dim, "fp16")
     nbytes = sum(array.nbytes for array in arrays.values())
     packed = pack(Features(torch.randn(STORE_ROWS, patches, model.embed_dim),
                            torch.randn(STORE_ROWS, 3, model.embed_dim)), "fp16")
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root) as folder:
-        start = time.perf_counter()
-        with StoreWriter(folder, arrays) as writer:
-            writer.write(range(STORE_ROWS), packed)
-        writer.finish({"grid": (resolution // model.visual.patch_size,) * 2})
-        written = nbytes / (time.perf_counter() - start)
-        store, rows = FeatureStore(folder), np.random.default_rng(0).permutation(STORE_ROWS).tolist()
-        return written, rate(lambda: store.read(rows), nbytes, torch.device("cpu"))
+    start = time.perf_counter()
+    with StoreWriter(folder, arrays) as writer:
+        writer.write(range(STORE_ROWS), packed)
+    writer.finish({"grid": (resolution // model.visual.patch_size,) * 2})
+    written = nbytes / (time.perf_counter() - start)
+    store, rows = FeatureStore(folder), np.random.default_rng(0).permutation(STORE_ROWS).tolist()
+    return written, rate(lambda: store.read(rows), nbytes, torch.device("cpu"))
 
 
 def _training_step(request: PaperRequest, model: CLIP, device: torch.device) -> Callable[[], object]:
