@@ -97,6 +97,11 @@ def _run_results(request: PaperRequest, waypoint: Waypoint) -> List[Dict[str, An
     return [read_json(path) for path in paths if path.exists()]
 
 
+def _activation(request: PaperRequest, waypoint: Waypoint) -> Optional[str]:
+    found = {str(result["activation"]) for result in _run_results(request, waypoint) if result.get("activation")}
+    return " and ".join(sorted(found)) or None
+
+
 def _map(request: PaperRequest, waypoint: Waypoint) -> Optional[float]:
     found = [result["last_mAP"] for result in _run_results(request, waypoint) if result["last_mAP"] is not None]
     return mean(found) if found else None
@@ -110,6 +115,7 @@ MEASURES: Dict[str, Callable[[PaperRequest, Waypoint], Optional[Value]]] = {
     "captioned_images": _captioned,
     "votes_mAP": _label_quality("votes"),
     "scores_mAP": _label_quality("scores"),
+    "activation": _activation,
     "mAP": _map,
 }
 """By the name that waypoints.json has."""

@@ -14,10 +14,10 @@ from datasets.registry import DATASETS
 from engine.results.published_results import published_maps
 
 Value = Union[int, float, str]
-"""A count, an mAP in percent, or a digest."""
+"""A count, an mAP in percent, a digest, or a word."""
 
 SHOWN_DIGITS = 8
-"""Of a digest in tables."""
+"""Of the 64 of a digest in tables."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def shown(value: Optional[Value]) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return value[:SHOWN_DIGITS]
+        return value[:SHOWN_DIGITS] if len(value) == 64 else value
     return f"{value:,}" if isinstance(value, int) else f"{value:.1f}"
 
 
