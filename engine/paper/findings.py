@@ -156,18 +156,17 @@ def _weights_are_known(request: PaperRequest) -> bool:
     return _weights_sha256(request, waypoint) == waypoint.expected_for(request.spec.name)
 
 
-def _difficult_is_negative(request: PaperRequest, finding: Finding) -> bool:
-    """Whether the test split is VOC's without difficult objects, by its name or by its positives."""
-    expected = next((waypoint.expected_for(request.spec.name) for waypoint in waypoints("split_files")
-                     if waypoint.measure == "test_positives"), None)
-    if not request.spec.name.startswith("voc"):
-        return False
-    fewer = isinstance(expected, int) and _test_positives(request, finding.waypoint) == VOC2007_EASY_POSITIVES
-    return fewer or split_file(request, "val").name.startswith("difficult_negative")
-
-
 VOC2007_EASY_POSITIVES = 7013
 """Of the VOC2007 test images without difficult objects, as in TaI-DPT's lists."""
+
+
+def _difficult_is_negative(request: PaperRequest, finding: Finding) -> bool:
+    """Whether the test split is VOC's without difficult objects, by its name or by its positives."""
+    if not request.spec.name.startswith("voc"):
+        return False
+    return (split_file(request, "val").name.startswith("difficult_negative")
+            or _test_positives(request, finding.waypoint) == VOC2007_EASY_POSITIVES)
+
 
 _EVIDENCE: Dict[str, Callable[[PaperRequest, Finding], Optional[bool]]] = {
     "split": _split_is_wrong,
