@@ -4,6 +4,7 @@
 # make test-pythons   the quick tests on every Python from 3.10 to 3.13 that is on the machine, each in its environment
 # make test-transformers   captioning, weights and networks of transformers, open_clip and timm, in an environment of its own
 # make bench  speed and memory, beside transformers and open_clip, in an environment of its own
+# make mutants   which small faults in the core the tests would miss (docs/mutants.md); about an hour on two cores
 # make audit  known vulnerabilities of the installed packages
 # Each makes the virtual environment where it is missing. PYTHON chooses the interpreter.
 PYTHON ?= python3
@@ -12,7 +13,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo world paper test test-pythons lint audit test-transformers bench clean
+.PHONY: demo world paper test test-pythons lint mutants audit test-transformers bench clean
 
 $(VENV)/.installed: requirements.txt constraints.txt tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +49,14 @@ test-pythons:
 	        --ignore=tests/engine/training/test_distributed.py || exit; \
 	done
 
+# Results stay in mutants/: the same command again tests what has changed. To choose: MODULES="models.gcn*" JOBS=1
+MODULES ?=
+JOBS ?= 2
+mutants: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet mutmut==3.8.1
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children $(JOBS) $(foreach module,$(MODULES),"$(module)")
+	$(BIN)/mutmut results
+
 audit: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/python tests/audit.py
@@ -74,4 +83,4 @@ bench: .venv-bench/.installed
 	.venv-bench/bin/python -m benchmarks.run
 
 clean:
-	rm -rf $(VENV) .venv-3.* .venv-transformers .venv-bench runs features
+	rm -rf $(VENV) .venv-3.* .venv-transformers .venv-bench mutants runs features

@@ -19,7 +19,7 @@ from datasets.captions import SYNONYM_ROOT, filter_captions
 from datasets.files import DataError
 from datasets.flag_parser import FlagParser
 from datasets.registry import get_dataset
-from engine.command_line.captioning_flags import add_captioning_flags
+from engine.command_line.captioning_flags import add_captioning_flags, check_stage
 from engine.command_line.flag_types import DATASET_HELP, dataset_name, natural
 from engine.process.entry_point import run_main
 
@@ -73,7 +73,9 @@ def fetch_stage(args: argparse.Namespace) -> None:
 
 
 def main(argv: Optional[List[str]] = None) -> None:
-    args = get_args_parser().parse_args(argv)
+    parser = get_args_parser()
+    args = parser.parse_args(argv)
+    check_stage(args.stage, parser.typed(argv))
     args.output_root = args.output_root or args.caption_root
     unreadable: Dict[str, str] = {}
     if args.stage == "fetch":

@@ -2,8 +2,28 @@
 from __future__ import annotations
 
 import argparse
+from typing import AbstractSet, Dict, Tuple
 
+from datasets.files import DataError
 from engine.command_line.flag_types import count, natural
+
+READ_IN_STAGES: Dict[str, Tuple[str, ...]] = {
+    **dict.fromkeys(("captioner", "model_type", "train_img_root", "train_split_file", "skip_unreadable",
+                     "caption_batch_size", "precision", "num_shards", "shard", "device", "num_workers"),
+                    ("caption", "merge", "all")),  # merging may repeat the command that it follows
+    "output_root": ("filter", "report", "all"), "synonym_root": ("caption", "filter", "report", "all"),
+    "no_scores": ("filter", "all"), "truth": ("report",), "top": ("report",),
+}
+"""The stages of `caption.py` that read a flag, for flags that not all of them read."""
+
+
+def check_stage(stage: str, typed: AbstractSet[str]) -> None:
+    """Raises DataError where a flag that was typed does nothing in the stage."""
+    for flag in sorted(typed):
+        stages = READ_IN_STAGES.get(flag, (stage,))
+        if stage not in stages:
+            raise DataError(f"--{flag} does nothing with --stage {stage}: it is a flag of {' and '.join(stages)}; "
+                            "leave it out")
 
 
 def add_captioning_flags(parser: argparse.ArgumentParser) -> None:

@@ -32,6 +32,7 @@ from datasets.files import DataError
 from datasets.filter.lexicon import load_lexicon
 from datasets.filter.matcher import CategoryMatcher
 from datasets.registry import get_dataset
+from engine.command_line.captioning_flags import READ_IN_STAGES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VOC = get_dataset("voc2007")
@@ -218,6 +219,25 @@ def test_shell_filter_report_and_errors(tmp_path, capsys):
     run = subprocess.run([sys.executable, "caption.py", "--dataset", "voc2007", "--caption_root", str(tmp_path / "no")],
                          cwd=REPOSITORY, capture_output=True, text=True)
     assert run.returncode == 2 and run.stderr.startswith("error: ") and run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command, message", [
+    ("--stage filter --truth x.txt", "--truth does nothing with --stage filter: it is a flag of report"),
+    ("--stage report --device cpu", "--device does nothing with --stage report: it is a flag of caption and merge"),
+    ("--stage fetch --output_root x", "--output_root does nothing with --stage fetch"),
+    ("--stage caption --no_scores", "--no_scores does nothing with --stage caption"),
+    ("--precision fp32", "--precision does nothing with --stage filter"),
+])
+def test_a_flag_that_the_stage_does_not_read_is_refused(command, message):
+    with pytest.raises(DataError, match=message):
+        caption.main(["--dataset", "voc2007", "--caption_root", "nowhere", *command.split()])
+
+
+def test_every_flag_but_those_of_all_stages_says_which_stages_read_it():
+    parser = caption.get_args_parser()
+    flags = {action.dest for action in parser._actions} - {"help", "quiet"}
+    assert flags - {"dataset", "stage", "caption_root"} == set(READ_IN_STAGES)
+    assert {stage for stages in READ_IN_STAGES.values() for stage in stages} <= set(caption.STAGES)
 
 
 def test_labels_and_counts_need_no_heavy_library():

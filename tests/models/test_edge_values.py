@@ -1,0 +1,68 @@
+"""The parts of the model at the edges of what they take: values at a threshold, nothing known, sums below one."""
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from models.bac_gcn import BACGCN
+from models.graph import caption_graph, node_adjacency
+from models.losses import asymmetric_loss, bce_loss, ranking_loss
+from models.masks import high_attention
+from models.reso import crop_targets, small_regions
+
+
+def test_an_attention_at_the_threshold_is_not_in_h():
+    assert high_attention(torch.tensor([[0.0, 0.5, 1.0]]), threshold=0.5).tolist() == [[False, False, True]]
+
+
+def test_a_patch_at_gamma_is_not_in_the_region_and_a_target_at_the_threshold_is_a_positive():
+    heights = torch.zeros(1, 1, 9)
+    heights[..., 4], heights[..., 5] = 1.0, 0.5
+    region, = small_regions(heights, torch.tensor([[True]]), (3, 3), gamma=0.5, epsilon=0.5, min_side=0)
+    assert region.area == pytest.approx(1 / 9) and region.box == pytest.approx((1 / 3, 1 / 3, 2 / 3, 2 / 3))
+    targets = crop_targets(torch.tensor([[0.5, 0.9]]), torch.tensor([1]), 2, "ignore", positive=0.5)
+    assert targets[0, 0].isnan() and targets[0, 1] == 0.9
+
+
+def test_a_least_side_beyond_the_image_is_the_image():
+    heights = torch.zeros(1, 1, 9)
+    heights[..., 4] = 1
+    region, = small_regions(heights, torch.tensor([[True]]), (3, 3), gamma=0.5, epsilon=0.5, min_side=1.5)
+    assert region.box == (0, 0, 1, 1)
+
+
+def test_a_category_named_once_has_the_edges_of_one_list():
+    assert caption_graph(torch.tensor([1.0, 4.0]), torch.tensor([[1.0, 1], [1, 4]])).tolist() == [[1, 0.25], [1, 1]]
+
+
+def test_a_node_whose_edges_sum_below_one_keeps_its_share_all_the_same():
+    graph = torch.tensor([[1.0, 0.2], [0.0, 1.0]])
+    adjacency = node_adjacency(graph, 2, 0, self_share=0.75)
+    torch.testing.assert_close(adjacency, torch.tensor([[0.75, 0.25], [0.0, 1.0]]))
+
+
+def test_a_category_that_is_always_or_never_named_starts_at_a_finite_bias():
+    model = BACGCN(torch.eye(3), 1)
+    model.calibrate(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.5]))
+    least = math.log(0.001 / 0.999)
+    assert model.bias.tolist() == pytest.approx([least - 1, -least, 0], abs=1e-4)
+
+
+def test_losses_of_a_single_known_label():
+    logits, targets = torch.tensor([[0.0, 3.0]]), torch.tensor([[0.25, torch.nan]])
+    assert bce_loss(logits, targets).item() == pytest.approx(math.log(2))
+    negative = 0.75 * 0.45**4 * -math.log(0.55)
+    assert asymmetric_loss(logits, targets).item() == pytest.approx(0.25 * math.log(2) + negative)
+    assert bce_loss(logits, torch.full((1, 2), torch.nan)) == 0  # and none at all
+
+
+def test_ranking_loss_weighs_pairs_by_how_much_more_the_first_is_a_label():
+    logits = torch.tensor([[0.5, 0.25, 3.0]])
+    # Pairs in the order of targets: (0, 1) by 0.5, (0, 2) by 1, (1, 2) by 0.5; hinges 1 - first + second.
+    hinges = 0.5 * 0.75 + 1 * 3.5 + 0.5 * 3.75
+    assert ranking_loss(logits, torch.tensor([[1.0, 0.5, 0.0]])).item() == pytest.approx(hinges / 2)
+    # Weights that sum below one: not divided, so that a batch that hardly ranks counts little.
+    assert ranking_loss(logits, torch.tensor([[0.25, 0.0, 0.0]])).item() == pytest.approx(0.25 * 0.75 + 0.25 * 3.5)
+    assert ranking_loss(torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0]])).item() == 0  # far enough apart
