@@ -1,4 +1,4 @@
-"""The threshold of tags: known answers, and what evaluation and tagging make of it."""
+"""The threshold of tags: what evaluation and tagging make of it."""
 from __future__ import annotations
 
 import json
@@ -9,34 +9,7 @@ import pytest
 import torch
 
 from engine.evaluation.evaluation_set import Scored
-from engine.evaluation.threshold import NUM_IMAGES, best_threshold, spread
 from tests.engine.training.test_training import log, run_script
-
-
-def expected_f1(scores: torch.Tensor, labels: torch.Tensor, threshold: float) -> float:
-    tags = scores >= threshold
-    return float(2 * labels[tags].sum() / (tags.sum() + labels.sum()))
-
-
-def test_threshold_of_certain_labels_parts_them():
-    scores = torch.tensor([[0.9, 0.2], [0.1, 0.6]])
-    assert best_threshold(scores, torch.tensor([[1.0, 0.0], [0.0, 1.0]])) == pytest.approx(0.4)
-    assert best_threshold(scores, torch.ones(2, 2)) == float(scores[1, 0])
-
-
-def test_threshold_has_the_highest_expected_f1_of_all():
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.rand(40, 5, generator=generator) ** 3
-    scores = ((labels + 0.3 * torch.randn(40, 5, generator=generator)) * 10).round() / 10  # many share a score
-    best = expected_f1(scores, labels, best_threshold(scores, labels))
-    assert best == pytest.approx(max(expected_f1(scores, labels, float(value)) for value in scores.unique()))
-    assert best > expected_f1(scores, labels, 0.0)
-
-
-def test_images_are_spread_evenly():
-    assert spread(3).tolist() == [0, 1, 2] and spread(0).tolist() == []
-    rows = spread(10 * NUM_IMAGES + 7)
-    assert len(rows) == NUM_IMAGES and rows.diff().unique().tolist() == [10, 11] and rows[-1] < 10 * NUM_IMAGES + 7
 
 
 def test_tags_reach_the_threshold():
