@@ -9,7 +9,7 @@ from engine.command_line.flag_types import count, natural
 
 READ_IN_STAGES: Dict[str, Tuple[str, ...]] = {
     **dict.fromkeys(("captioner", "model_type", "train_img_root", "train_split_file", "skip_unreadable",
-                     "caption_batch_size", "precision", "num_shards", "shard", "device", "num_workers"),
+                     "caption_batch_size", "precision", "num_shards", "shard", "device", "num_workers", "feature_root"),
                     ("caption", "merge", "all")),  # merging may repeat the command that it follows
     "output_root": ("filter", "report", "all"), "synonym_root": ("caption", "filter", "report", "all"),
     "no_scores": ("filter", "all"), "truth": ("report",), "top": ("report",),
