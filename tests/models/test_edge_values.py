@@ -5,9 +5,12 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from models.bac_gcn import BACGCN
+from models.gcn import CLIPGCN
 from models.graph import caption_graph, node_adjacency
+from models.kernel import from_text
 from models.losses import asymmetric_loss, bce_loss, ranking_loss
 from models.masks import high_attention
 from models.reso import crop_targets, small_regions
@@ -48,6 +51,46 @@ def test_a_category_that_is_always_or_never_named_starts_at_a_finite_bias():
     model.calibrate(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.5]))
     least = math.log(0.001 / 0.999)
     assert model.bias.tolist() == pytest.approx([least - 1, -least, 0], abs=1e-4)
+
+
+def test_a_fitted_start_does_not_depend_on_the_biases_before():
+    torch.manual_seed(0)
+    patches, globals_, targets = torch.randn(30, 2, 8), torch.randn(30, 1, 8), torch.rand(30, 3)
+    text, fitted = torch.randn(3, 8), []
+    for bias in (torch.zeros(3), torch.tensor([1.0, -2.0, 0.5])):
+        model = BACGCN(text, 1)
+        model.bias.data.copy_(bias)
+        model.fit_start(model(patches, globals_).logits.detach(), targets)
+        fitted.append(model(patches, globals_).logits.detach())
+    torch.testing.assert_close(*fitted, atol=1e-3, rtol=0)
+
+
+def test_maps_are_cosines_whatever_became_of_the_lengths_in_training():
+    torch.manual_seed(0)
+    model, patches = BACGCN(torch.randn(3, 4), 2), torch.randn(2, 5, 4)
+    model.kernel.weight.data *= torch.rand(3, 4) + 1
+    maps = F.cosine_similarity(model.kernel.weight[None, :, None], patches[:, None], dim=-1)
+    torch.testing.assert_close(model.kernel(patches).maps, maps)
+    torch.testing.assert_close(model(patches, torch.randn(2, 1, 4)).maps, maps)
+
+
+def test_a_gcn_adds_what_it_makes_and_keeps_its_adjacency_unless_told_to_learn_it():
+    torch.manual_seed(0)
+    adjacency, nodes = torch.rand(3, 3), torch.randn(2, 3, 4)
+    gcn = CLIPGCN(4, adjacency, hidden=8, depth=1)
+    torch.nn.init.normal_(gcn.layers[0].weight)
+    torch.testing.assert_close(gcn(nodes), nodes + gcn.layers[0](nodes, adjacency))
+    assert "adjacency" not in dict(gcn.named_parameters())
+    assert CLIPGCN(4, adjacency, hidden=8, learned_adjacency=True).adjacency.equal(adjacency)
+
+
+def test_edges_of_a_global_node_weigh_one_unless_told_otherwise():
+    assert node_adjacency(torch.eye(1), 1, 1, normalisation="none").equal(torch.ones(2, 2))
+
+
+def test_the_kernel_starts_at_texts_of_unit_length():
+    assert from_text(torch.tensor([[3.0, 4.0], [0.0, 2.0]]), None, None).tolist() == [
+        pytest.approx([0.6, 0.8]), [0, 1]]
 
 
 def test_losses_of_a_single_known_label():
