@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from clip.model import CLIP, Architecture
 from models.bac_gcn import BACGCN
-from models.encoder import FrozenEncoder
+from models.encoder import CLIPEncoder
 from models.graph import node_adjacency
 from models.masks import complementary_images, high_attention
 from models.optimizer import build_optimizer
@@ -56,7 +56,7 @@ def test_global_embeddings_are_of_the_image_of_h_and_of_the_rest(mask_mode):
     clip_model = CLIP(Architecture(embed_dim=8, image_resolution=32, patch_size=8, vision_width=64, vision_layers=2,
                                    vocab_size=100, text_width=64, text_layers=1)).eval()
     images = torch.randn(2, 3, 32, 32)
-    features = FrozenEncoder(clip_model, mask_share=0.3, mask_mode=mask_mode)(images)
+    features = CLIPEncoder(clip_model, mask_share=0.3, mask_mode=mask_mode)(images)
     with torch.no_grad():
         high = high_attention(clip_model.encode_image_dense(images).cls_attention, 0.3)
         if mask_mode == "pixel":

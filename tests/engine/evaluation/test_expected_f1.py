@@ -50,7 +50,7 @@ def test_test_images_are_tagged_by_the_threshold_of_training_images_for_classes_
               "test": torch.tensor([[-1.2, -4.0, 9.0], [2.0, -1.6, 9.0]])}
     known, test = FeatureSet([], torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])), FeatureSet([], torch.eye(2))
     monkeypatch.setattr(threshold, "predict", lambda model, data, *_: logits["train" if data is known else "test"])
-    measured = measure(None, test, known, argparse.Namespace(), torch.device("cpu"))
+    measured = measure(None, test, known, argparse.Namespace(min_positives=1), torch.device("cpu"))
     assert measured["threshold"] == pytest.approx(float(torch.tensor([-1.0, -2.0]).sigmoid().mean()))
     tags = torch.tensor([[True, False], [True, False]])
     assert measured == {"threshold": measured["threshold"], **summarise(logits["test"][:, :2], torch.eye(2), tags)}
