@@ -36,7 +36,7 @@ from datasets.flag_parser import FlagParser
 from datasets.images import image_transform, read_image
 from engine.process.distributed import get_device
 from engine.process.entry_point import run_main
-from models.encoder import PRECISIONS, Features, FrozenEncoder
+from models.encoder import PRECISIONS, CLIPEncoder, Features
 
 CPU = torch.device("cpu")
 
@@ -74,12 +74,12 @@ def check_encoder(model: CLIP, device: torch.device) -> str:
     """
     side = model.visual.input_resolution
     images = torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(0))
-    expected = FrozenEncoder(model.to(CPU))(images)
+    expected = CLIPEncoder(model.to(CPU))(images)
     on_device = model.to(device)
     rows = []
     for name, least in LEAST_COSINE.items():
         with tf32(name == "TF32"):
-            encoder = FrozenEncoder(on_device, precision=name if name in PRECISIONS else "fp32")
+            encoder = CLIPEncoder(on_device, precision=name if name in PRECISIONS else "fp32")
             found = encoder(images.to(device))
         cosines = [float(F.cosine_similarity(ours.float().cpu(), theirs.float(), dim=-1).min())
                    for ours, theirs in zip(found, expected)]

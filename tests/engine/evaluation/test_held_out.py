@@ -11,7 +11,8 @@ from engine.evaluation.held_out import held_out_rows
 from tests.engine.training.test_training import assert_same_weights, log, run_script, train
 
 BEYOND = ["--epochs", "3", "--reso_epoch", "2", "--val_share", "0.3", "--kernel_start", "both", "--resolution", "32",
-          "--self_share", "0.5", "--logit_start", "fitted", "--lr_warmup", "1", "--crop_labels", "ignore"]
+          "--self_share", "0.5", "--logit_start", "fitted", "--lr_warmup", "1", "--crop_labels", "ignore",
+          "--epsilon", "0.4"]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from datasets.files import DataError
 from datasets.split_file import ImageList, read_image_ids
 from engine.training import crops
 from engine.training.crops import mine_crops
-from models.encoder import FrozenEncoder
+from models.encoder import CLIPEncoder
 from models.reso import Crop
 from tests.engine.features.test_features import numbered_store
 
@@ -32,7 +32,7 @@ def one_peak(patches: torch.Tensor) -> SimpleNamespace:
 
 @pytest.fixture
 def mine(tiny_world, tmp_path):
-    encoder = FrozenEncoder(clip.load(str(tiny_world.path("--model_path")))[0])
+    encoder = CLIPEncoder(clip.load(str(tiny_world.path("--model_path")))[0])
     images = ImageList(tiny_world.path("--train_img_root"), read_image_ids(tiny_world.path("--train_split_file")))
     store = numbered_store(tmp_path / "store", list(range(IMAGES)))
 
