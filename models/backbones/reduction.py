@@ -32,7 +32,7 @@ class Reduction(NamedTuple):
 
 def _pca(patches: np.ndarray, dim: int, whiten: float, seed: int) -> np.ndarray:
     """The directions of most variance, each divided by its standard deviation to the power `whiten`."""
-    pca = PCA(dim, svd_solver="covariance_eigh").fit(patches)  # exact, and quick where rows are many
+    pca = PCA(dim, random_state=seed).fit(patches)  # of wide features by a randomized solver
     return pca.components_.T / np.sqrt(pca.explained_variance_).clip(1e-6) ** whiten
 
 
@@ -55,7 +55,7 @@ def fit_reduction(patches: Tensor, globals_: Tensor, dim: int, kind: str = "pca"
         dim: D at most; W and n are limits too.
         kind: one of `REDUCTIONS`.
         whiten: 0 keeps the variances, 1 makes all of them 1; between, small directions gain on large ones.
-        seed: of a random projection.
+        seed: of a random projection, and of the randomized solver of PCA.
     """
     dim = min(dim, *patches.shape)
     components = REDUCTIONS[kind](patches.double().numpy(), dim, whiten, seed)

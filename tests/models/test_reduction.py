@@ -29,6 +29,6 @@ def test_pca_keeps_the_largest_directions_and_whitens_to_a_power(whiten, expecte
 def test_the_seed_tells_all_and_the_width_is_a_limit(kind):
     one, again, other = (fit_reduction(wide(100), wide(9), 2, kind, seed=seed).components for seed in (0, 0, 1))
     assert torch.equal(one, again) and one.shape == (6, 2)
-    assert torch.equal(one, other) == (kind == "pca"), "a decomposition has no chance in it"
+    assert torch.equal(one, other) == (kind == "pca"), "so few patches are decomposed without chance"
     assert fit_reduction(wide(100), wide(9), 256, kind).components.shape == (6, 6)
     assert fit_reduction(wide(4), wide(9), 256, kind).components.shape == (6, 4)
