@@ -9,7 +9,7 @@ from datasets.build.command import PUBLISHED_SIZES
 from datasets.captions.io import find_captions
 from datasets.captions.label_files import CO_OCCURRENCE_FILE, COUNTS_FILE, LABELS_FILE, SCORES_FILE
 from datasets.files import DataError
-from datasets.registry import DATASETS, how_to_caption
+from datasets.registry import how_to_caption
 from datasets.split_file import ImageList, read_image_ids
 from engine.paper.request import PaperRequest
 from engine.paper.steps import Step, Task
@@ -126,11 +126,9 @@ def _captions(request: PaperRequest) -> Task:
     if made_by:
         where = ("--caption_root", root) if "caption.py" in made_by else ()
         command = (*made_by.split()[1:], *where)
-    elif spec.name not in DATASETS:
-        made_by = "python caption.py --stage caption"
     return Task(f"captions in {root}/{spec.name}", command, lambda: find_captions(root, spec.name) is not None,
                 f"Get them with {how_to_caption(spec.name)}. Shards for several GPUs: docs/captions.md",
-                disk=10**6 * len(request.spec.classes), unmeasured="" if made_by else "captioning, which takes a GPU")
+                disk=10**6 * len(request.spec.classes), unmeasured="" if command else "captioning, which takes a GPU")
 
 
 def _filter(request: PaperRequest) -> Task:

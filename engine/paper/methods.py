@@ -5,14 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import List, Mapping, Optional, Sequence, Tuple
 
+from datasets.files import DataError
 from engine.command_line.method_flags import RECIPES
-from engine.command_line.train_flags import train_script
+from engine.command_line.train_flags import default_flags, train_script
 from engine.evaluation.threshold import NUM_IMAGES
 from engine.features.feature_store import store_arrays
 from engine.features.frozen_clip import ENCODER_FLAGS
 from engine.methods.cdul_training import SNIPPETS
 from engine.paper.inputs import SPLITS, split_sizes
-from engine.paper.request import PaperRequest
+from engine.paper.request import QUICK_EPOCHS, PaperRequest
 from engine.paper.steps import NO_WORK, Step, Store, Task, Work
 from engine.results.finished_runs import read_run
 from engine.results.paper_tables import TABLE_OF_STUDY
@@ -81,6 +82,9 @@ def method_steps(request: PaperRequest, sizes: Optional[Sizes] = None) -> List[S
     Args:
         request: what is reproduced.
         sizes: what their costs depend on, where a plan wants to know them.
+
+    Raises:
+        DataError: `--skip` names none of them.
     """
     sizes = sizes or Sizes(request)
     tested = sizes.features(splits=_TESTED)
@@ -96,27 +100,36 @@ def method_steps(request: PaperRequest, sizes: Optional[Sizes] = None) -> List[S
         Step("cdul_port", "CDUL, a head on the frozen CLIP", _trainings(
             request, "cdul_clip", ["--method", "cdul", "--backbone", "clip", *request.quick()], "cdul",
             sizes.views((*SPLITS, _SAMPLE)))),
+        *([] if request.spec.name == "mini" else [_cdul_as_published(request, sizes)]),
         Step("tai_dpt", "TaI-DPT, port to ViT", _trainings(
             request, "tai_dpt", ["--method", "tai_dpt", *request.quick()], "tai_dpt", tested,
             Work(texts=_TEXTS_AN_IMAGE * sizes.images["train"]))),
         Step("bac_gcn", "BAC-GCN", _trainings(
-            request, FULL, request.quick("--reso_epoch", "2"), "bac_gcn", sizes.features(),
+            request, FULL, request.quick("--reso_epoch", str(QUICK_EPOCHS)), "bac_gcn", sizes.features(),
             _training_work(request, sizes))),
         Step("bac_gcn_plus", "BAC-GCN+, ours", _trainings(
             request, "bac_gcn_plus", ["--recipe", "plus", *request.quick()], "bac_gcn",
             sizes.features({"resolution": RECIPES["plus"].flags["resolution"]}), _training_work(request, sizes))),
     ]
-    if request.spec.name != "mini":  # its weights are a download, and the embedded world needs none
-        steps.insert(5, Step("cdul", "CDUL, ImageNet ResNet-101", _trainings(
-            request, "cdul", ["--method", "cdul", *request.quick()], "cdul", sizes.views(SPLITS),
-            Work(resnet=sizes.images["train"] * (2 if request.args.quick else 20)))))
     steps += [Step(study, f"Study: {study}", [_study(request, study, sizes)]) for study in request.args.studies]
     steps.append(Step("figures", "Figures", [_figure(request, figure) for figure in DRAWN]))
+    names = [step.name for step in steps]
+    unknown = [name for name in request.args.skip if name not in (*names, "cdul")]
+    if unknown:
+        raise DataError(f"--skip {unknown[0]}: no such step; there are {', '.join(names)}")
     return [step for step in steps if step.name not in request.args.skip]
 
 
+def _cdul_as_published(request: PaperRequest, sizes: Sizes) -> Step:
+    """CDUL's ResNet-101. Its weights are a download, and the embedded world needs none, so it has no such step."""
+    epochs = QUICK_EPOCHS if request.args.quick else default_flags(request.args.dataset, "cdul", "resnet101")["epochs"]
+    return Step("cdul", "CDUL, ImageNet ResNet-101", _trainings(
+        request, "cdul", ["--method", "cdul", *request.quick()], "cdul", sizes.views(SPLITS),
+        Work(resnet=epochs * sizes.images["train"])))
+
+
 def _training_work(request: PaperRequest, sizes: Sizes, runs: int = 1) -> Work:
-    epochs = 2 if request.args.quick else request.train_args.epochs
+    epochs = QUICK_EPOCHS if request.args.quick else request.train_args.epochs
     return Work(train=runs * epochs * sizes.images["train"])
 
 
@@ -153,7 +166,7 @@ def paper_script(dataset: str) -> str:
 def _study(request: PaperRequest, study: str, sizes: Sizes) -> Task:
     folder = request.runs / Path(FULL).parent
     command = ("ablate.py", "--study", study, "--seeds", str(len(request.seeds)), "--output_dir", str(folder),
-               *request.flags("bac_gcn"), *request.quick("--reso_epoch", "2"))
+               *request.flags("bac_gcn"), *request.quick("--reso_epoch", str(QUICK_EPOCHS)))
     stores = [store for variant in variants(study) for store in sizes.features(
         {flag: value for flag, value in variant.flags.items() if flag in ENCODER_FLAGS})]
     runs = len(variants(study)) * len(request.seeds)

@@ -131,6 +131,9 @@ def test_flags_of_a_variant_are_refused(world, tmp_path, capsys):
     with pytest.raises(SystemExit):
         reproduce(world, tmp_path, "--k", "8")
     assert "--k: the tables are made with published flags" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        reproduce(world, tmp_path, "--skip", "tag_clip")
+    assert "--skip tag_clip: no such step; there are zero_shot, tagclip" in capsys.readouterr().err
 
 
 def test_another_dataset_in_the_folder_is_refused(world, finished, tmp_path, capsys):
@@ -210,6 +213,15 @@ def test_commands_run_as_processes(tmp_path):
         assert steps_room.run_command(("-c", "print(1)"), log, lock) == 0
         assert steps_room.run_command(("caption.py", "--dataset", "nowhere"), log, lock) == 2
     assert log.read_text().splitlines()[:2] == ["$ python -c 'print(1)'", "1"]
+
+
+def test_only_what_can_be_distributed_goes_to_torchrun():
+    task = steps_room.Task("run", ("train_voc07.py", "--seed", "0"), lambda: False, distributed=True)
+    assert steps_room.with_launcher(task, 1) == task.command
+    assert steps_room.with_launcher(task, 4) == ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4",
+                                                 "train_voc07.py", "--seed", "0")
+    alone = steps_room.Task("filter", ("caption.py",), lambda: False)
+    assert steps_room.with_launcher(alone, 4) == ("caption.py",)
 
 
 def test_expectations_in_the_docs_are_those_of_the_waypoints():
