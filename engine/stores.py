@@ -59,7 +59,7 @@ def _describe(folder: Path) -> str:
     try:
         meta = read_json(folder / META)
         of = meta.get("of", {})
-        images = f"{of['images']:,} {of['what']} images of {of['folder']}" if of else "made by an earlier version"
+        images = f"{of['what']}, {of['images']:,} of {of['folder']}" if of else "made by an earlier version"
         made_by = [str(value) for value in (of.get("model_path"), meta.get("patch_dtype")) if value]
         return ", ".join([images, *made_by])
     except (DataError, AttributeError, KeyError, TypeError, ValueError):
@@ -75,13 +75,16 @@ def _is_locked(folder: Path) -> bool:
         return True
 
 
+_HEADER = ("store", "size", "last use", "state", "in", "belongs to")
+
+
 def list_stores(stores: Sequence[Store]) -> str:
     """A table, largest first, and the sum."""
     rows = [(store.folder.name, format_bytes(store.size), time.strftime("%Y-%m-%d %H:%M", time.localtime(
         store.last_use)), store.state, str(store.folder.parent), store.belongs_to)
         for store in sorted(stores, key=lambda store: -store.size)]
     total = format_bytes(sum(store.size for store in stores))
-    return f"{format_table(('store', 'size', 'last use', 'state', 'in', 'belongs to'), rows)}\n{total} in all"
+    return f"{format_table(_HEADER, rows, left=(0, 2, 3, 4, 5))}\n{total} in all"
 
 
 def remove_stores(stores: Sequence[Store], names: Sequence[str]) -> int:

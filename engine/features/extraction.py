@@ -28,7 +28,7 @@ from engine.features.feature_store import (
     store_arrays,
     unpack,
 )
-from engine.features.store_writer import StoreWriter, missing_bytes, owned
+from engine.features.store_writer import StoreWriter, belongs_to, missing_bytes, owned
 from engine.features.stored_rows import list_digest
 from engine.process.distributed import from_main, is_main, world
 from models.encoder import Features, FrozenEncoder
@@ -204,13 +204,7 @@ def _fill(encoder: FrozenEncoder, plan: _Plan, args: argparse.Namespace) -> None
             for rows, (batch, _) in zip(batches, loader):
                 writer.write(rows, pack(encoder(batch.to(device, non_blocking=True)), args.patch_dtype))
                 shown.update(len(rows))
-    writer.finish({**plan.meta, "grid": plan.grid, "of": _belongs_to(plan, args)})
-
-
-def _belongs_to(plan: _Plan, args: argparse.Namespace) -> Dict[str, Any]:
-    """What people know a store by; for the list of stores."""
-    flags = {flag: value for flag, value in vars(args).items() if flag in ("dataset", "model_path")}
-    return {"what": plan.what, "images": len(plan.images), "folder": str(plan.images.folder), **flags}
+    writer.finish({**plan.meta, "grid": plan.grid, "of": belongs_to(plan.what, images, args)})
 
 
 def _workers(args: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """Filling feature stores: room is reserved first, chunks are resumable, one run computes and others wait."""
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from datasets.files import DataError, PathLike, write_json
 from datasets.progress import say
+from datasets.split_file import ImageList
 from engine.features.feature_store import DONE, LOCK, META, ArraySpec, PackedFeatures, format_bytes
 from engine.process.distributed import barrier, from_main, world
 
@@ -24,6 +26,12 @@ CHUNK_ROWS = 256
 def missing_bytes(folder: Path, arrays: Dict[str, ArraySpec]) -> int:
     """Bytes that are still to be reserved for a store: all, or nothing once it was begun."""
     return sum(spec.nbytes for name, spec in arrays.items() if not (folder / f"{name}.npy").exists())
+
+
+def belongs_to(what: str, images: ImageList, args: argparse.Namespace) -> Dict[str, Any]:
+    """What people know a store by; for the list of stores."""
+    flags = {flag: value for flag, value in vars(args).items() if flag in ("dataset", "model_path")}
+    return {"what": what, "images": len(images), "folder": str(images.folder), **flags}
 
 
 class StoreWriter:

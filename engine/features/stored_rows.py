@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from datasets.progress import bar
 from datasets.split_file import ImageList
-from engine.features.feature_store import ArraySpec, is_complete
-from engine.features.store_writer import CHUNK_ROWS, StoreWriter, owned
-from engine.process.distributed import gather, world
+from engine.features.feature_store import ArraySpec, is_complete, mark_used
+from engine.features.store_writer import CHUNK_ROWS, StoreWriter, belongs_to, owned
+from engine.process.distributed import from_main, gather, world
 
 ARRAY = "rows"
 
@@ -50,7 +50,9 @@ def stored_rows(compute: Compute, images: ImageList, shape: Tuple[int, ...], dty
         if not is_complete(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with owned(folder):
-                _fill(folder, compute, ArraySpec((len(images), *shape), dtype), meta, shown)
+                _fill(folder, compute, ArraySpec((len(images), *shape), dtype),
+                      {**meta, "of": belongs_to(what, images, args)}, shown)
+        from_main(lambda: mark_used(folder))
         shown.update(len(images) - shown.n)
     return torch.from_numpy(np.load(folder / f"{ARRAY}.npy").astype(np.float32))
 
