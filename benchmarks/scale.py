@@ -73,13 +73,14 @@ class Measured(NamedTuple):
     """What a command took."""
 
     seconds: float
+    processor: float
+    """Seconds of processor time, which other work on the machine does not lengthen."""
     peak: int
     """Bytes, of the largest of its processes."""
     silence: float
     """The longest time without a word, in seconds."""
     useful_after: Optional[float]
     """Seconds until a run says that it goes on."""
-    output: str
 
 
 def measure(command: List[str], code: Path) -> Measured:
@@ -95,10 +96,11 @@ def measure(command: List[str], code: Path) -> Measured:
         if useful_after is None and b"going on after" in output:
             useful_after = now - start
     _, status, usage = os.wait4(process.pid, 0)
-    text = output.decode(errors="replace")
     if status:
-        raise SystemExit(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}:\n{text[-2000:]}")
-    return Measured(time.perf_counter() - start, 1024 * usage.ru_maxrss, silence, useful_after, text)
+        raise SystemExit(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}:\n"
+                         f"{output.decode(errors='replace')[-2000:]}")
+    return Measured(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, 1024 * usage.ru_maxrss, silence,
+                    useful_after)
 
 
 class PeakDisk(threading.Thread):
@@ -174,12 +176,12 @@ def main(argv: Optional[List[str]] = None) -> None:
         measured = measure([sys.executable, *command], Path(args.code).absolute())
         count = images["test"] if name == "evaluate" else images["train"]
         useful = "" if measured.useful_after is None else f"{measured.useful_after:.1f}"
-        rows.append((name, f"{measured.seconds:.1f}", f"{count / measured.seconds:.0f}", useful,
-                     f"{measured.silence:.1f}", format_bytes(measured.peak), format_bytes(disk.end()),
+        rows.append((name, f"{measured.seconds:.1f}", f"{measured.processor:.1f}", f"{count / measured.seconds:.0f}",
+                     useful, f"{measured.silence:.1f}", format_bytes(measured.peak), format_bytes(disk.end()),
                      format_bytes(sum(map(disk_of, disk.folders)))))
         print(f"{name}: {measured.seconds:.1f} s", file=sys.stderr, flush=True)
-    print(table(("stage", "seconds", "images/s", "start, s", "longest silence, s", "peak memory", "most disk",
-                 "disk after"), rows))
+    print(table(("stage", "seconds", "processor, s", "images/s", "start, s", "longest silence, s", "peak memory",
+                 "most disk", "disk after"), rows))
     print((root / "run" / "log.txt").read_text())
     if not args.folder:
         shutil.rmtree(root)
