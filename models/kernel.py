@@ -35,11 +35,22 @@ class SimilarityKernel(nn.Module):
         """Pool (B, N, D) patch embeddings; their length does not matter, only their direction."""
         patches = F.normalize(patch_embeddings, dim=-1)
         maps = F.normalize(self.weight, dim=-1) @ patches.transpose(1, 2)
-        k = min(self.k, maps.shape[-1])
-        strongest = maps.topk(k, dim=-1).indices
-        # One batched product with a 0/1 selection is faster than gathering a (B, O, K, D) tensor.
-        selection = torch.zeros_like(maps).scatter_(-1, strongest, 1.0 / k)
-        return LocalFeatures(selection @ patches, maps)
+        strongest = maps.topk(min(self.k, maps.shape[-1]), dim=-1).indices
+        mean = mean_by_product if patches.device.type == "mps" else mean_of_rows
+        return LocalFeatures(mean(patches, strongest), maps)
+
+
+def mean_of_rows(patches: Tensor, rows: Tensor) -> Tensor:
+    """Means (B, O, D) of the (B, N, D) patches that (B, O, K) rows name, without a (B, O, K, D) tensor in between."""
+    first = torch.arange(len(patches), device=patches.device) * patches.shape[1]
+    bags = (rows + first[:, None, None]).flatten(0, 1)
+    return F.embedding_bag(bags, patches.flatten(0, 1), mode="mean").unflatten(0, rows.shape[:2])
+
+
+def mean_by_product(patches: Tensor, rows: Tensor) -> Tensor:
+    """The same for Apple's GPU, which has no `embedding_bag` before PyTorch 2.10: a product with a sparse matrix."""
+    selection = torch.zeros(*rows.shape[:2], patches.shape[1], device=patches.device)
+    return selection.scatter_(-1, rows, 1 / rows.shape[-1]) @ patches
 
 
 def from_text(text_embeddings: Tensor, globals_: Tensor, targets: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from models.baselines.zero_shot import zero_shot_scores
 from models.encoder import CLIPEncoder
 from models.gcn import CLIPGCN, GCN_LAYERS, GraphSAGE
 from models.graph import caption_graph, node_adjacency
-from models.kernel import SimilarityKernel
+from models.kernel import SimilarityKernel, mean_by_product, mean_of_rows
 from models.losses import LOSSES, asymmetric_loss, pseudo_label_loss, ranking_loss
 from models.masks import black_out, complementary_images, high_attention, min_max
 from models.optimizer import build_optimizer, set_learning_rate
@@ -63,6 +63,14 @@ def test_kernel_averages_the_k_most_similar_patches():
     half = math.sqrt(0.5)
     torch.testing.assert_close(local.maps, torch.tensor([[[1.0, 0.0, half, -1.0], [0.0, 1.0, half, 0.0]]]))
     torch.testing.assert_close(local.features, torch.tensor([[[1 + half, half], [half, 1 + half]]]) / 2)
+
+
+@pytest.mark.parametrize("mean", [mean_of_rows, mean_by_product])
+def test_means_are_those_of_the_named_rows_of_each_image(mean):
+    generator = torch.Generator().manual_seed(0)
+    patches, rows = torch.randn(3, 6, 4, generator=generator), torch.rand(3, 5, 6, generator=generator).topk(2).indices
+    expected = torch.stack([image[chosen].mean(dim=1) for image, chosen in zip(patches, rows)])
+    torch.testing.assert_close(mean(patches, rows), expected)
 
 
 def test_kernel_with_more_k_than_patches_averages_all():
