@@ -1,13 +1,15 @@
 """The index of a crop folder: every fault of an entry is told apart and named. And how many crops to expect."""
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from datasets.files import DataError
-from models.reso import expected_crops, read_index
+from models.reso import encode_crop, expected_crops, read_index
 
 FAR = r"area and box are not shares in 0\.\.1"
 GOOD = {"file": "a_03", "image_id": "a", "category": 3, "area": 0.05, "box": [0.0, 0.1, 0.2, 1]}
@@ -37,6 +39,12 @@ def test_values_at_the_bounds_are_good(tmp_path):
     entry = {**GOOD, "category": 0, "area": 0, "box": [0, 0, 1, 1]}
     (tmp_path / "index.json").write_text(json.dumps([entry]))
     assert read_index(tmp_path)[0]._asdict() == entry
+
+
+def test_crops_are_jpegs_of_quality_95():
+    with Image.open(io.BytesIO(encode_crop(Image.new("RGB", (40, 20)), (0, 0, 0.5, 1), 16))) as crop:
+        assert crop.format == "JPEG" and crop.size == (16, 16)
+        assert crop.quantization[0][0] == 2  # of 16 at quality 50
 
 
 def test_crops_an_image_are_interpolated_between_measured_thresholds():
