@@ -54,6 +54,14 @@ def test_average_precision_shares_ties_and_leaves_absent_classes_out():
     assert mean_ap(per_class) == per_class[0] and mean_ap(per_class[1:]) is None
 
 
+def test_classes_with_fewer_positives_than_asked_for_are_left_out():
+    scores = torch.tensor([[1.0, 2.0], [0.5, -1.0], [-1.0, 3.0]])
+    truth = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+    assert np.isnan(average_precision(scores, truth, min_positives=2)).tolist() == [False, True]
+    assert summarise(scores, truth, min_positives=2) == summarise(scores[:, :1], truth[:, :1])
+    assert summarise(scores, truth, min_positives=3) == {} != summarise(scores, truth, min_positives=0)
+
+
 def test_scores_closer_than_single_precision_apart_are_ranked():
     """float32 would tie them, and a tie is worth half."""
     scores = torch.tensor([[0.5 + 1e-12], [0.5]], dtype=torch.float64)
