@@ -204,7 +204,8 @@ def _study_notes(blocks: Sequence[_Block]) -> Tuple[str, ...]:
         changed = block.reference.off_defaults
         flags = f", all with {format_flags(changed)}" if changed else ""
         title = dataset_title(experiment.dataset, experiment.split)
-        notes.append(f"{title}, {block.reference.title}, CLIP weights {experiment.weights}{flags}.")
+        kind = "CLIP " if block.reference.settings.get("encoder", "clip") == "clip" else ""
+        notes.append(f"{title}, {block.reference.title}, {kind}weights {experiment.weights}{flags}.")
     return (*notes, "Change: against the method as it is, seed by seed over the seeds that both have. "
                     "± is the standard deviation over seeds.")
 

@@ -6,6 +6,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from datasets.registry import DatasetSpec
+from engine.command_line.method_flags import untrained_title
 from engine.results.published_results import published_maps
 
 NOTHING = "-"
@@ -125,17 +126,19 @@ NO_MAP = "no mAP, as the test images have no labels"
 
 
 def results_table(spec: DatasetSpec, result: Dict[str, Any]) -> str:
-    """A run's mAP beside the paper's. The last epoch is the headline; the best one was chosen on the test images, or
-    with `--val_share` without a true label.
+    """A run's mAP beside the paper's, where it stands on CLIP as they do. The last epoch is the headline; the best one
+    was chosen on the test images, or with `--val_share` without a true label.
 
     Args:
         spec: the dataset.
         result: the run's result.json.
     """
-    heading = f"{spec.title}, CLIP weights {weights_label(result)}"
+    on_clip = result["zero_shot_title"] == untrained_title("clip")
+    heading = f"{spec.title}, {'CLIP ' * on_clip}weights {weights_label(result)}"
     if result["last_mAP"] is None:
         return f"{heading}: {NO_MAP}"
-    rows = [(method, f"{value:.1f}", "as the authors report it") for method, value in published_maps(spec.name).items()]
+    rows = [(method, f"{value:.1f}", "as the authors report it") for method, value in published_maps(spec.name).items()
+            if on_clip]
     rows.append((f"{result['zero_shot_title']} (ours)", f"{result['zero_shot_mAP']:.2f}", "same weights and images"))
     title = result["title"]
     rows.append((f"{title} (ours, last)", f"{result['last_mAP']:.2f}", f"epoch {result['epochs']}"))

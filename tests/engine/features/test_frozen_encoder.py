@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from datasets.registry import get_dataset
+from engine.results.tables import results_table
 from tests.engine.training.test_training import assert_same_weights, log, run_script
 
 timm = pytest.importorskip("timm", minversion="1.0")
@@ -41,6 +43,8 @@ def test_a_run_is_named_after_its_network(finished):
     kept = torch.load(finished / "checkpoint.pth", weights_only=True)["encoder"]
     assert kept["components"].shape[1] == kept["start"].shape[1] == 12
     assert log(finished)[1]["images"] > 20, "crops join"
+    printed = results_table(get_dataset("voc2007"), result)
+    assert printed.startswith("VOC2007 (trainval / test), weights tiny.safetensors") and "authors" not in printed
 
 
 def test_a_stopped_run_goes_on_and_true_labels_change_nothing(tiny_world, flags, finished, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 
 from datasets.captions import filter_captions
+from datasets.files import DataError
 from datasets.registry import get_dataset
 from engine.training.run import Run
 from tests.engine.training.test_training import assert_same_weights, log, run_script
@@ -23,7 +24,7 @@ def test_plus_runs_on_real_photos_and_goes_on_after_a_stop(shared_data, tiny_wor
 
     def stop_after_it(*args) -> None:
         finish_epoch(*args)
-        raise KeyboardInterrupt
+        raise DataError("stopped")
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(Run, "finish_epoch", stop_after_it)
