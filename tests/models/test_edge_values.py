@@ -25,7 +25,7 @@ def test_a_patch_at_gamma_is_not_in_the_region_and_a_target_at_the_threshold_is_
     heights[..., 4], heights[..., 5] = 1.0, 0.5
     region, = small_regions(heights, torch.tensor([[True]]), (3, 3), gamma=0.5, epsilon=0.5, min_side=0)
     assert region.area == pytest.approx(1 / 9) and region.box == pytest.approx((1 / 3, 1 / 3, 2 / 3, 2 / 3))
-    targets = crop_targets(torch.tensor([[0.5, 0.9]]), torch.tensor([1]), 2, "ignore", positive=0.5)
+    targets = crop_targets(torch.tensor([[0.5, 0.9]]), torch.tensor([1]), 2, "ignore")
     assert targets[0, 0].isnan() and targets[0, 1] == 0.9
 
 
@@ -55,8 +55,8 @@ def test_a_category_that_is_always_or_never_named_starts_at_a_finite_bias():
 
 def test_a_fitted_start_does_not_depend_on_the_biases_before():
     torch.manual_seed(0)
-    patches, globals_, targets = torch.randn(30, 2, 8), torch.randn(30, 1, 8), torch.rand(30, 3)
-    text, fitted = torch.randn(3, 8), []
+    text, patches, globals_, fitted = torch.randn(3, 8), torch.randn(30, 2, 8), torch.randn(30, 1, 8), []
+    targets = (BACGCN(text, 1)(patches, globals_).logits.detach() / 3).sigmoid()
     for bias in (torch.zeros(3), torch.tensor([1.0, -2.0, 0.5])):
         model = BACGCN(text, 1)
         model.bias.data.copy_(bias)
