@@ -17,9 +17,10 @@ from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
 from engine.features.frozen_clip import build_encoder, load_clip
 from engine.features.text_embeddings import encode_words
-from engine.training.build_model import build_model
+from engine.training.build_model import build_model, start_embeddings
 from engine.training.prediction import calibrate, model_inputs, predict
 from models.encoder import Features
+from models.kernel import KERNEL_STARTS
 from tests.engine.training.test_training import run_script, weights
 
 CPU = torch.device("cpu")
@@ -104,6 +105,24 @@ def test_flags_of_the_model_reach_it():
     assert model("--logits", "local").parts == "local" and plain.parts == "both"
     assert not model("--frozen_kernel").kernel.weight.requires_grad and plain.kernel.weight.requires_grad
     assert model("--logit_scale", 3).log_scale.item() == pytest.approx(math.log(3))
+
+
+@pytest.mark.parametrize("start", KERNEL_STARTS)
+def test_a_run_starts_at_text_or_at_what_captions_show_and_without_text_somewhere(start):
+    class Images:
+        def __len__(self):
+            return 5
+
+        def plain_globals(self):
+            return torch.randn(5, 8, generator=torch.Generator().manual_seed(1))
+
+    asked, text = argparse.Namespace(kernel_start=start), torch.eye(3, 8) + 0.5
+    data = FeatureSet([Images()], torch.tensor([[1.0, 0.5, 0.0]] * 2 + [[0.0, 0.2, 0.0]] * 3))
+    expected = text if start == "text" else KERNEL_STARTS[start](text, Images().plain_globals(), data.targets)
+    torch.testing.assert_close(start_embeddings(asked, text, data), expected)
+    without = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(start_embeddings(asked, None, data),
+                               KERNEL_STARTS[start](without, Images().plain_globals(), data.targets))
 
 
 def test_the_model_reads_the_two_masked_globals_or_the_plain_one():
