@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Tuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from models.kernel import SimilarityKernel
@@ -21,6 +23,14 @@ class Prediction(NamedTuple):
     """(B, O) final logits: the sum of the global and the local logits (or the one part that was asked for)."""
     maps: Tensor
     """(B, O, N) similarity maps of the kernel."""
+
+
+LABEL_STEP = 1e-4
+"""Between two values of a pseudo-label: files of scores have four digits."""
+
+SCALES = (1.0, 1000.0)
+"""The least and the largest scale of a fitted start: where cosines tell nothing, the least loss is at none at all, from
+which no training starts."""
 
 
 class BACGCN(nn.Module):
@@ -88,14 +98,18 @@ class BACGCN(nn.Module):
             logits: (n, O) logits of (a sample of) the training images before any training.
             targets: (n, O) their pseudo-labels.
         """
-        cosines = (logits - self.bias.detach()) / self.log_scale.detach().exp()
-        optimizer = torch.optim.LBFGS([self.log_scale, self.bias], max_iter=100, line_search_fn="strong_wolfe")
+        cosines = ((logits - self.bias) / self.log_scale.exp()).detach().double().cpu()
+        targets = targets.clamp(LABEL_STEP / 2, 1 - LABEL_STEP / 2).double().cpu()  # or a class may have no least loss
 
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = F.binary_cross_entropy_with_logits(self.log_scale.exp() * cosines + self.bias, targets)
-            loss.backward()
-            return loss
+        def loss(values: np.ndarray) -> Tuple[float, np.ndarray]:
+            scale_and_bias = torch.tensor(values, requires_grad=True)
+            fitted = scale_and_bias[0] * cosines + scale_and_bias[1:]
+            value = F.binary_cross_entropy_with_logits(fitted, targets, reduction="sum") / len(targets)
+            return value.item(), torch.autograd.grad(value, scale_and_bias)[0].numpy()
 
-        optimizer.step(closure)
-        optimizer.zero_grad()
+        start = np.concatenate([[self.log_scale.exp().item()], self.bias.detach().double().cpu().numpy()])
+        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[SCALES] + [(None, None)] * len(self.bias),
+                         options={"maxiter": 500, "ftol": 1e-12, "gtol": 1e-7}).x
+        with torch.no_grad():
+            self.log_scale.fill_(math.log(found[0]))
+            self.bias.copy_(torch.from_numpy(found[1:]))

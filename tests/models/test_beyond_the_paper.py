@@ -68,6 +68,20 @@ def test_fitted_start_has_the_least_loss_of_any_scale_and_bias():
     torch.testing.assert_close(model(patches, globals_).logits.sigmoid(), targets, atol=5e-3, rtol=0)
 
 
+def test_a_start_is_fitted_where_nobody_names_a_class_and_another_is_told_apart_by_its_cosines():
+    generator = torch.Generator().manual_seed(0)
+    model = BACGCN(torch.randn(3, 8, generator=generator), k=1)
+    patches, globals_ = torch.randn(6, 2, 8, generator=generator), torch.randn(6, 1, 8, generator=generator)
+    logits = model(patches, globals_).logits.detach()
+    targets = torch.stack([torch.zeros(6), (logits[:, 1] > logits[:, 1].median()).float(), torch.ones(6)], dim=1)
+    model.fit_start(logits, targets)
+    fitted = model(patches, globals_).logits
+    assert fitted.isfinite().all() and 1 <= model.log_scale.exp() <= 1000
+    assert fitted[:, 0].max() < -5 and fitted[:, 2].min() > 5
+    model.fit_start(logits, 1 - targets)  # cosines that say the opposite: the least scale, from which training starts
+    assert model.log_scale.exp().item() == pytest.approx(1)
+
+
 def test_warm_up_rises_to_the_schedule():
     args = argparse.Namespace(lr=1.0, weight_decay=0.0, lr_schedule="cosine", lr_warmup=2.0, epochs=8)
     optimizer = build_optimizer(torch.nn.Linear(1, 1), args)
