@@ -25,7 +25,7 @@ from engine.results.tables import NOTHING, Number
 PICTURE = 1400
 """Pixels of a figure's longer side."""
 
-_ALT = {"curves": "mAP after every epoch, with and without ReSO's crops",
+_ALT = {"curves": "mAP after every epoch",
         "per_class": "average precision of every class, beside CLIP zero-shot",
         "masks": "test photos, their two masked views, and CLIP's highest logits of each",
         "maps": "similarity maps of the highest classes and backgrounds over test photos",
