@@ -81,7 +81,8 @@ def _weights(request: PaperRequest) -> Task:
     url = next((url for url in URLS.values() if url.endswith(f"/{path.name}")), None)
     command: Tuple[str, ...] = ()
     if url is not None:
-        command = ("-c", f"import clip.clip; clip.clip.download({url!r}, {str(path.parent)!r})")
+        command = ("-c", "from clip.clip import download; from engine.process.entry_point import run_main; "
+                         f"run_main(lambda: download({url!r}, {str(path.parent)!r}))")  # an error is one line
     advice = (f"Get it with: curl -L --create-dirs -o {path} {url}" if url else
               "docs/weights.md says what --model_path takes")
     return Task(str(path), command, path.exists, advice, disk=_WEIGHTS_BYTES, unmeasured="download" if url else "")
