@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from typing import Callable, Dict, List, Optional
+from functools import partial
+from typing import Any, Callable, Dict, List, Optional
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from datasets.flag_parser import FlagParser
 from engine.process.distributed import get_device
 from models.encoder import PRECISIONS, CLIPEncoder
 
-Contestants = Dict[str, Callable[[], object]]
+Contestants = Dict[str, Callable[[], Any]]
 
 
 def load_clip(path: Optional[str], device: torch.device) -> CLIP:
@@ -42,7 +43,7 @@ def autocast(run: Callable[[], object], precision: str, device: torch.device) ->
     return with_precision
 
 
-def transformers_clip(model: CLIP) -> torch.nn.Module:
+def transformers_clip(model: CLIP) -> Any:
     """transformers' CLIPModel with SDPA and our weights. Raises ImportError where it is not installed."""
     from transformers import CLIPConfig, CLIPModel
 
@@ -74,7 +75,7 @@ def transformers_clip(model: CLIP) -> torch.nn.Module:
     return peer
 
 
-def open_clip_clip(model: CLIP) -> torch.nn.Module:
+def open_clip_clip(model: CLIP) -> Any:
     """open_clip's CLIP with our weights. Raises ImportError where it is not installed."""
     from open_clip.openai import build_model_from_openai_state_dict
 
@@ -156,7 +157,7 @@ def compare_precisions(model: CLIP, args: argparse.Namespace, device: torch.devi
         contestants[f"{precision} products"] = products(model, args.batch_size, tokens, PRECISIONS[precision])
         if args.compile:
             compiled = torch.compile(model.encode_image_dense)
-            contestants[f"{precision} compiled"] = autocast(lambda run=compiled: run(images), precision, device)
+            contestants[f"{precision} compiled"] = autocast(partial(compiled, images), precision, device)
     times = side_by_side(contestants, args.rounds, device)
     rows = []
     for precision in args.precisions:
@@ -173,8 +174,9 @@ def compare_masks(model: CLIP, args: argparse.Namespace, device: torch.device) -
     """The triple (P, g_H, g_Hc) in passes of the plain global embedding."""
     images = images_of(model, args.batch_size, model.visual.input_resolution)
     encoders = {mode: CLIPEncoder(model, mask_mode=mode) for mode in ("pixel", "token")}
-    times = side_by_side({"pass": lambda: model.encode_image(images),
-                          **{mode: lambda mode=mode: encoders[mode](images) for mode in encoders}}, args.rounds, device)
+    times = side_by_side({"pass": partial(model.encode_image, images),
+                          **{mode: partial(encoder, images) for mode, encoder in encoders.items()}},
+                         args.rounds, device)
     return table(("--mask_mode", "images/s", "passes"), [
         (mode, f"{args.batch_size / statistics.median(times[mode]):.2f}", f"{ratio(times, mode, 'pass'):.2f}")
         for mode in encoders])
@@ -184,7 +186,7 @@ def grow_resolution(model: CLIP, args: argparse.Namespace, device: torch.device,
     """Cost of a dense pass by the images' side."""
     batch_size = max(args.batch_size // 4, 1)
     inputs = {str(side): images_of(model, batch_size, side) for side in sides}
-    times: Times = side_by_side({name: lambda images=images: model.encode_image_dense(images)
+    times: Times = side_by_side({name: partial(model.encode_image_dense, images)
                                  for name, images in inputs.items()}, args.rounds, device)
     patches = {name: int(name) ** 2 // model.visual.patch_size ** 2 for name in inputs}
     first = str(sides[0])

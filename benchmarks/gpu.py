@@ -17,6 +17,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Tuple
 
@@ -27,7 +28,7 @@ import torchvision
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.encode import autocast, peers, products
+from benchmarks.encode import Contestants, autocast, peers, products
 from benchmarks.step import Step
 from benchmarks.timing import machine, side_by_side, table
 from clip.model import CLIP, Architecture
@@ -141,7 +142,7 @@ def encoder_rates(model: CLIP, device: torch.device, batch_sizes: List[int], pre
         best = best_rate(device, PRECISIONS[precision], side)
         for batch_size in batch_sizes:
             images = torch.randn(batch_size, 3, size, size, device=device)
-            contestants = {"ours": lambda images=images: model.encode_image_dense(images), **peers(model, images)}
+            contestants: Contestants = {"ours": partial(model.encode_image_dense, images), **peers(model, images)}
             contestants = {name: autocast(run, precision, device) for name, run in contestants.items()}
             contestants["products"] = products(model, batch_size, tokens, PRECISIONS[precision])
             times = {name: statistics.median(values)

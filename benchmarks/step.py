@@ -60,10 +60,11 @@ class Step:
 
     def parts(self) -> Dict[str, Callable[[], object]]:
         """What is timed on its own."""
-        assert self.model.gcn is not None
+        gcn = self.model.gcn
+        assert gcn is not None
         return {"step": self.whole, "forward and backward": self.backward, "forward": self.forward,
                 "kernel (forward)": lambda: self.model.kernel(self.features.patch_embeddings),
-                "GCN (forward)": lambda: self.model.gcn(self.nodes),
+                "GCN (forward)": lambda: gcn(self.nodes),
                 "optimiser": self.optimizer.step, "ReSO's regions": self.mine}
 
     def mine(self) -> List[object]:

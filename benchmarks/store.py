@@ -18,7 +18,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterator, List, Optional
+from typing import Callable, Dict, Iterator, List, Optional
 
 import numpy as np
 import torch
@@ -156,7 +156,7 @@ def compare_cold_and_warm(root: Path, args: argparse.Namespace) -> str:
     for read_ahead in ("128", "8192") if settable else (before,):
         with read_ahead_of(setting if settable else None, read_ahead):  # files keep that of the time they are opened
             store = FeatureStore(folder)
-            ways = {"memory map": by_memory_map(folder), "store": store.read}
+            ways: Dict[str, Callable[..., object]] = {"memory map": by_memory_map(folder), "store": store.read}
             cold: Times = {name: [] for name in ways}
             warm: Times = {name: [] for name in ways}
             read_bytes = dict.fromkeys(ways, 0)

@@ -121,6 +121,7 @@ def write_json(path: PathLike, value: Any, indent: int | None = None) -> None:
     """
     with atomic_write(path) as file:
         json.dump(value, file, ensure_ascii=False, indent=indent, allow_nan=False)
+        file.write("\n")
 
 
 def read_json(path: PathLike, missing: str = "") -> Any:

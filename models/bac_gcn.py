@@ -37,11 +37,11 @@ class BACGCN(nn.Module):
     """The trainable part of the method, on top of the features of the frozen encoder.
 
     Args:
-        text_embeddings: (O, D) embeddings of the categories' prompts.
+        text_embeddings: (O, D) embeddings of the categories' prompts, or what `KERNEL_STARTS` makes of them.
         k: patches that the kernel averages per category.
         gcn: any module that maps (B, G + O, D) nodes, the globals first, to as many, such as `CLIPGCN`; None scores
             the nodes as they are.
-        learned_kernel: train w_o, or keep it at the text embeddings.
+        learned_kernel: train w_o, or keep it where it starts.
         logit_scale: factor of the cosine similarities at the start; it is learned.
         logits: "both" as in the paper, or "local" or "global" alone.
     """

@@ -21,9 +21,9 @@ class SimilarityKernel(nn.Module):
     """One learnable 1x1 kernel w_o per category, initialised from the text embedding of its prompt.
 
     Args:
-        text_embeddings: (O, D).
+        text_embeddings: (O, D), or what `KERNEL_STARTS` makes of them.
         k: patches averaged per category (all of them where the image has fewer).
-        learned: False keeps the kernel at the text embeddings.
+        learned: False keeps the kernel where it starts.
     """
 
     def __init__(self, text_embeddings: Tensor, k: int, learned: bool = True) -> None:

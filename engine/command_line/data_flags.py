@@ -9,9 +9,7 @@ from datasets.files import DataError
 from datasets.registry import get_dataset, guess_dataset
 from datasets.tagclip_words import published_words
 from engine.command_line.flag_types import DATASET_HELP, count, dataset_name, natural
-from engine.command_line.method_flags import (
-    default_folder,
-)
+from engine.command_line.method_flags import default_folder
 from engine.features.feature_store import PATCH_DTYPES
 from engine.features.frozen_encoder import encoder_of
 from engine.features.text_embeddings import PROMPT_SETS
@@ -24,7 +22,7 @@ def add_data_flags(parser: argparse.ArgumentParser, dataset: Optional[str]) -> N
     """Flags that say where images, split files and weights are; shared with `eval.py`."""
     group = parser.add_argument_group("data")
     group.add_argument("--dataset", type=dataset_name, default=dataset, help=DATASET_HELP)
-    group.add_argument("--train_img_root", help="folder of the training images (default: see the README's data tree)")
+    group.add_argument("--train_img_root", help="folder of the training images (default: that of imageset/README.md)")
     group.add_argument("--train_split_file", help="lines `image_id ...`; what follows the id is not read")
     group.add_argument("--val_img_root", help="folder of the test images")
     group.add_argument("--val_split_file", help="lines `image_id class class ...`")

@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any, Dict, NamedTuple, Optional, Sequence
 
 from datasets.files import DataError
 from datasets.flag_parser import FlagParser
-from datasets.registry import get_dataset
+from datasets.registry import DATASETS, get_dataset
 from engine.command_line.data_flags import DATA_DEFAULTS, fill_defaults
 from engine.command_line.eval_flags import check_mode, mode_of
 from engine.command_line.method_flags import EVAL_DEFAULTS
@@ -82,8 +83,12 @@ def _run_flags(trained: Checkpoint, dataset: Optional[str]) -> Dict[str, Any]:
 
 
 def _check_categories(args: argparse.Namespace, trained: Checkpoint) -> None:
+    trained_on: str = trained["args"]["dataset"]
+    if args.dataset == trained_on and trained_on not in DATASETS and not Path(trained_on).exists():
+        raise DataError(f"{trained_on}: no such file from the working folder, {os.getcwd()}; {args.checkpoint} was "
+                        "trained on this description, so give its path by --dataset")
     spec, categories = get_dataset(args.dataset), tuple(trained["categories"])
     if categories not in (spec.classes, spec.categories):
         raise DataError(f"{args.checkpoint}: trained for the {len(categories)} categories of "
-                        f"{trained['args']['dataset']}, which are not those of {args.dataset}; leave --dataset out, or "
+                        f"{trained_on}, which are not those of {args.dataset}; leave --dataset out, or "
                         "train on it")

@@ -28,7 +28,7 @@ COMPONENTS = (
     Variant("no_edges", "GCN without edges", {"adjacency": "identity"}),
     Variant("learned_edges", "GCN with learned edges", {"adjacency": "learned"}),
     Variant("no_gcn", "without the GCN", {"no_gcn": True}),
-    Variant("frozen_kernel", "kernel kept at the text embeddings", {"frozen_kernel": True}),
+    Variant("frozen_kernel", "kernel kept where it starts", {"frozen_kernel": True}),
     Variant("local_logits", "local logits alone", {"logits": "local"}),
     Variant("global_logits", "global logits alone", {"logits": "global"}),
 )

@@ -58,7 +58,7 @@ class Run:
         DataError: what is in the folder, or in the checkpoint to go on from, is of another run.
     """
 
-    def __init__(self, args: argparse.Namespace, categories: List[str], facts: Dict[str, Any],
+    def __init__(self, args: argparse.Namespace, categories: Sequence[str], facts: Dict[str, Any],
                  encoder: Optional[Dict[str, torch.Tensor]] = None) -> None:
         self.folder = Path(args.output_dir)
         self.args = vars(args)

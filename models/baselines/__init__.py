@@ -1,1 +1,1 @@
-"""The other methods, as models: CLIP zero-shot, TagCLIP, CDUL, TaI-DPT."""
+"""The other methods, as models: CLIP zero-shot, TagCLIP, SPARC, CDUL, TaI-DPT."""

@@ -93,8 +93,9 @@ def build(tmp_path: Path, *flags: object) -> int:
 
 def test_a_folder_becomes_a_dataset_without_labels(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert build(tmp_path, "--test_share", 0.3) == 0
-    spec = get_dataset(str(tmp_path / "out/shop/shop.json"))
-    assert spec.classes == ("dog", "theremin", "sea") and spec.unlabelled_test
+    path = tmp_path / "out/shop/shop.json"
+    spec = get_dataset(str(path))
+    assert spec.classes == ("dog", "theremin", "sea") and spec.unlabelled_test and path.read_text().endswith("}\n")
     assert spec.backgrounds == tuple(name for name in VOC_COCO_BACKGROUNDS if name != "sea")
     train, test = (read_split_file(path, 3) for path in (spec.train_split_file, spec.val_split_file))
     assert {*train.image_ids, *test.image_ids} == IDS and len(test.image_ids) == 2 and len(train.image_ids) == 6

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from datasets.files import DataError
 from engine.results.finished_runs import collect_runs, read_run
@@ -64,6 +65,20 @@ def test_an_evaluation_without_test_labels_counts_tags(finished, capsys):
     assert not list(finished.glob("per_class_*.csv"))
     with np.load(finished / "scores.npz") as scores:
         assert scores["scores"].shape == (12, 3) and "targets" not in scores
+
+
+def test_a_checkpoint_finds_its_description_in_another_folder_by_dataset(finished, described, tmp_path, monkeypatch,
+                                                                         capsys):
+    checkpoint = torch.load(finished / "checkpoint.pth", weights_only=True)
+    checkpoint["args"].update(dataset="imageset/own.json", val_img_root="gone", val_split_file="gone.txt")
+    torch.save(checkpoint, tmp_path / "checkpoint.pth")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        run_script("eval", "--checkpoint", "checkpoint.pth")
+    assert stop.value.code == 2 and capsys.readouterr().err.strip().endswith(
+        "checkpoint.pth was trained on this description, so give its path by --dataset")
+    run_script("eval", "--checkpoint", "checkpoint.pth", "--dataset", described)
+    assert "tagged, of 12" in capsys.readouterr().out
 
 
 def test_a_table_leaves_such_a_run_out_and_says_why(finished):
