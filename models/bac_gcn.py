@@ -7,7 +7,6 @@ from typing import NamedTuple, Optional, Tuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from models.kernel import SimilarityKernel
@@ -98,6 +97,8 @@ class BACGCN(nn.Module):
             logits: (n, O) logits of (a sample of) the training images before any training.
             targets: (n, O) their pseudo-labels.
         """
+        from scipy.optimize import minimize  # slow to import, and the other start does without
+
         cosines = ((logits - self.bias) / self.log_scale.exp()).detach().double().cpu()
         targets = targets.clamp(LABEL_STEP / 2, 1 - LABEL_STEP / 2).double().cpu()  # or a class may have no least loss
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 from typing import Dict, Optional
 
 import numpy as np
-from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 
@@ -19,6 +18,8 @@ def average_precision(scores: Tensor, targets: Tensor, min_positives: int = 1) -
     Returns:
         (C,); NaN for a class with fewer.
     """
+    from sklearn.metrics import average_precision_score  # a second to import, which a start need not wait for
+
     truth, ranking = targets.numpy().astype(bool), scores.double().numpy()
     measured = truth.sum(axis=0) >= max(min_positives, 1)
     return np.array([100 * average_precision_score(truth[:, c], ranking[:, c]) if measured[c] else np.nan

@@ -4,8 +4,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
-from scipy.stats import spearmanr
-
 from datasets.registry import DATASETS
 from engine.results.finished_runs import Collection, RunGroup, format_flags
 from engine.results.tables import NOTHING, Cell, Number, Table
@@ -41,6 +39,8 @@ def _trust(groups: Sequence[RunGroup]) -> List[str]:
     notes = []
     for place, pairs in of_dataset.items():
         if len(pairs) >= FEWEST:
+            from scipy.stats import spearmanr  # slow to import, and most commands make no such table
+
             lost = max(true for _, true in pairs) - max(pairs)[1]
             notes.append(f"{dataset_title(*place)}: over the {len(pairs)} rows with a pseudo_mAP its rank correlation "
                          f"with the mAP is {spearmanr(*zip(*pairs)).statistic:.2f}; the row that it would choose is "

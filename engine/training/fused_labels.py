@@ -15,7 +15,6 @@ from engine.features.tiles import tile_embeddings
 from engine.process.distributed import sum_over_processes, world
 from engine.training.training_labels import PseudoLabels
 from models.encoder import FrozenEncoder
-from models.fusion import fuse_labels, probe_captions
 from models.kernel import SimilarityKernel
 
 
@@ -34,6 +33,8 @@ def fuse_with_clip(pseudo: PseudoLabels, images: ImageList, store: FeatureSource
     """
     if args.labels != "fused":
         return pseudo
+    from models.fusion import fuse_labels  # scikit-learn takes a second to import
+
     caption_scores = pseudo.targets[:, :num_classes]
     if text_embeddings is None:
         views = _probe(F.normalize(store.plain_globals(), dim=-1), caption_scores)[..., None]
@@ -66,6 +67,8 @@ def clip_views(caption_scores: Tensor, images: ImageList, store: FeatureSource, 
 
 def _probe(features: Tensor, caption_scores: Tensor) -> Tensor:
     """(n, C): what the captions of other images say by (n, F) features. Without a text tower it is the only view."""
+    from models.fusion import probe_captions
+
     return torch.from_numpy(probe_captions(features.numpy(), caption_scores.numpy()))
 
 

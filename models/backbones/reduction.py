@@ -5,8 +5,6 @@ from typing import Callable, Dict, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
-from sklearn.random_projection import GaussianRandomProjection
 from torch import Tensor
 
 
@@ -32,12 +30,16 @@ class Reduction(NamedTuple):
 
 def _pca(patches: np.ndarray, dim: int, whiten: float, seed: int) -> np.ndarray:
     """The directions of most variance, each divided by its standard deviation to the power `whiten`."""
+    from sklearn.decomposition import PCA  # a second to import, and CLIP needs no reduction
+
     pca = PCA(dim, random_state=seed).fit(patches)  # of wide features by a randomized solver
     return pca.components_.T / np.sqrt(pca.explained_variance_).clip(1e-6) ** whiten
 
 
 def _random(patches: np.ndarray, dim: int, whiten: float, seed: int) -> np.ndarray:
     """Random directions (Johnson and Lindenstrauss), which keep cosines about as they are; nothing is whitened."""
+    from sklearn.random_projection import GaussianRandomProjection
+
     return GaussianRandomProjection(dim, random_state=seed).fit(patches).components_.T
 
 
