@@ -20,7 +20,7 @@ from engine.report import html
 from engine.results.finished_runs import Collection, RunGroup, collect_runs
 from engine.results.paper_tables import TABLE_OF_STUDY, TABLES, main_table
 from engine.results.published_results import published_maps
-from engine.results.tables import NOTHING, Number
+from engine.results.tables import Number
 
 PICTURE = 1400
 """Pixels of a figure's longer side."""
@@ -89,13 +89,8 @@ def _group_in(folder: Path, collection: Collection) -> Optional[RunGroup]:
 
 
 def _results(request: PaperRequest, collection: Collection) -> str:
-    table, text = main_table(collection), "mAP in percent on the test images, the paper's numbers beside ours."
-    weights = {str(row[1]) for row in table.rows} - {NOTHING}
-    if len(weights) == 1:  # on one dataset with one CLIP, little has to stand in the header: small screens have no room
-        header = ("method", *(name.rpartition(": ")[2] if ": " in name else "mAP" for name in table.header[2:]))
-        table = table._replace(header=header, rows=[row[:1] + row[2:] for row in table.rows])
-        text += f" CLIP weights: <code>{escape(weights.pop())}</code>."
-    return html.section("Results", text, f'<div class="narrow">{html.table(table)}</div>')
+    return html.section("Results", "mAP in percent on the test images, the paper's numbers beside ours.",
+                        html.results_table(main_table(collection)))
 
 
 def _waypoints(findings: Sequence[Finding]) -> str:

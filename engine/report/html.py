@@ -12,7 +12,7 @@ from PIL import Image
 
 from datasets.plotting import paper_style
 from engine.pictures.drawings import fit
-from engine.results.tables import Number, Table
+from engine.results.tables import NOTHING, Number, Table
 
 THUMBNAIL = 360
 """Pixels of a picture's longer side."""
@@ -49,12 +49,22 @@ def table(content: Table) -> str:
     numeric = [any(isinstance(cell, Number) for cell in column) for column in zip(*content.rows)]
 
     def line(cells: Sequence[Any], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}{' class=number' if right else ''}>{escape(str(cell))}</{tag}>"
+        return "<tr>" + "".join(f"<{tag}{' class=number' if right else ''}>{escape(str(cell))}</{tag.split()[0]}>"
                                 for cell, right in zip(cells, numeric)) + "</tr>"
 
-    head, rows = line(content.header, "th"), "".join(line(row, "td") for row in content.rows)
+    head, rows = line(content.header, "th scope=col"), "".join(line(row, "td") for row in content.rows)
     notes = "".join(f'<p class="soft">{escape(note)}</p>' for note in content.notes)
     return f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>{notes}'
+
+
+def results_table(content: Table) -> str:
+    """The main table of one dataset, narrow enough for a phone: one CLIP's weights stand below it, not in a column."""
+    weights = {str(row[1]) for row in content.rows} - {NOTHING}
+    if len(weights) == 1:
+        header = ("method", *(name.rpartition(": ")[2] if ": " in name else "mAP" for name in content.header[2:]))
+        content = content._replace(header=header, rows=[row[:1] + row[2:] for row in content.rows],
+                                   notes=(*content.notes, f"CLIP weights: {weights.pop()}."))
+    return f'<div class="narrow">{table(content)}</div>'
 
 
 def words(names: Sequence[str]) -> str:

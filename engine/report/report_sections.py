@@ -1,6 +1,7 @@
 """The sections of a report: what went in, examples, results, masks, maps, graph and crops."""
 from __future__ import annotations
 
+import math
 from html import escape
 from pathlib import Path
 from typing import List, Sequence, Tuple
@@ -128,7 +129,7 @@ def _results(material: Material) -> str:
         kind="chart")
     bars = html.figure(
         html.chart(per_class_figure(classes, ours, zero_shot, own.title, "CLIP zero-shot")),
-        "bar chart of the average precision of every class, beside CLIP zero-shot", kind="chart")
+        "bar chart of the average precision of every class, beside CLIP zero-shot", kind="chart bars")
     better = f"{int((ours > zero_shot).sum())} of {len(classes)} classes are better than with CLIP alone"
     return "".join((
         '<div class="two">',
@@ -136,10 +137,9 @@ def _results(material: Material) -> str:
                      * (len(material.runs) > 1), curves),
         html.section("Class by class", f"AP on the test images, seed {own.seeds[0]}: {better}.", bars),
         "</div>",
-        html.section("The table", "The last epoch counts. The best one was chosen on the test images (or, with "
-                     "--val_share, by the pseudo-labels of held-out training images); it stands there "
-                                  "to compare with papers that report it.",
-                     html.table(main_table(Collection([own], []))))))
+        html.section("The table", "The last epoch counts. The best one was chosen on the test images (or, where "
+                     "training images were held out, by their pseudo-labels); it stands there to compare with papers "
+                     "that report it.", html.results_table(main_table(Collection([own], []))))))
 
 
 def _masks(material: Material) -> str:
@@ -150,24 +150,35 @@ def _masks(material: Material) -> str:
         views = predictor.masked_views(read_image(material.test_images.path(row)))
         share = views.share
         tops = [top_scores(logits, predictor.categories, predictor.num_classes) for logits in views.logits]
-        low, high = min(top[-1].value for top in tops), max(top[0].value for top in tops)
+        axis = _axis([score.value for top in tops for score in top])
         cells = []
         for note, picture, top in zip(VIEW_NOTES, views.pictures, tops):
-            bars = "".join(_bar(score, (score.value - low) / max(high - low, 1e-6)) for score in top)
             shown = html.figure(html.photo(picture), f"test image, {note}", note)
-            cells.append(f'<div>{shown}<div class="bars">{bars}</div></div>')
+            cells.append(f"<div>{shown}{_dots(top, axis)}</div>")
         blocks.append(f'<div class="triple">{"".join(cells)}</div>')
     return html.section(
         "Two masked views",
         f"CLIP's attention splits each image: the {share:.0%} of the patches that it looks at most, and the rest. The "
-        "global features of both views become nodes of the graph. Bars are CLIP's five highest logits "
-        "(<span class=class>class</span>, <span class=background>background</span>).", "".join(blocks))
+        "global features of both views become nodes of the graph. Dots are CLIP's five highest logits, 100 times the "
+        "cosine (<span class=class>class</span>, <span class=background>background</span>), on one axis for the three "
+        "views of an image.", "".join(blocks))
 
 
-def _bar(score: Score, length: float) -> str:
-    """A line of a bar list; `length` is from 0 to 1."""
-    return (f'<span>{escape(score.name)}</span><div class="bar{"" if score.is_class else " other"}">'
-            f'<i style="width:{10 + 60 * length:.0f}%"></i>{score.rounded}</div>')
+def _axis(values: Sequence[float]) -> Tuple[int, int]:
+    """The ends of an axis of logits: whole tens that hold all values."""
+    low, high = 10 * math.floor(min(values) / 10), 10 * math.ceil(max(values) / 10)
+    return low, max(high, low + 10)
+
+
+def _dots(scores: Sequence[Score], axis: Tuple[int, int]) -> str:
+    """A line a score, with its dot on the axis and its value, and the ends of the axis below."""
+    low, high = axis
+    lines = "".join(
+        f'<span>{escape(score.name)}</span><div class="track{"" if score.is_class else " other"}">'
+        f'<i style="left:{(score.value - low) / (high - low):.0%}"></i></div><span>{score.rounded}</span>'
+        for score in scores)
+    ends = f'<div class="ends" aria-hidden="true"><span>{low}</span><span>{high}</span></div>'
+    return f'<div class="dots">{lines}{ends}</div>'
 
 
 def _maps(material: Material) -> str:

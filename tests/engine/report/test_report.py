@@ -127,6 +127,20 @@ def test_every_part_is_there(page, folder):
     assert sum("similarity map" in picture["alt"] for picture in page.pictures) == 4 * 5
 
 
+def test_dots_of_an_image_lie_on_one_axis(folder):
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    for image in text.split('<div class="triple">')[1:]:
+        lists = re.findall(r'<div class="dots">(.*?)</div></div>', image.split("</section>")[0], re.DOTALL)
+        axes = {tuple(map(int, re.findall(r"<span>(-?\d+)</span>", dots.rpartition('class="ends"')[2])))
+                for dots in lists}
+        assert len(lists) == 3 and len(axes) == 1
+        (low, high), = axes
+        for dots in lists:
+            for place, value in re.findall(r'left:(-?\d+)%"></i></div><span>(-?[\d.]+)<', dots):
+                rounding = 0.5 + 5 / (high - low)
+                assert int(place) == pytest.approx(100 * (float(value) - low) / (high - low), abs=rounding)
+
+
 def test_captions_are_text(page):
     assert "first 1 <b>&amp; 0" in page.text and "again 1 <b>&amp; 5" in page.text
 
