@@ -59,7 +59,8 @@ def main(args: argparse.Namespace) -> Run:
     fit_encoder(encoder, train_images, args)
     text_embeddings = embed_categories(encoder, spec.prompt_names(categories), args.prompts)
     data = data_facts(train_images, pseudo.targets, pseudo.graph, test_images, test_split.targets(num_classes))
-    train_store, test_store = extract_train_and_test(encoder, train_images, test_images, args)
+    train_store, test_store = extract_train_and_test(encoder, train_images, test_images,
+                                                     pseudo.targets[:, :num_classes], args)
     pseudo = fuse_with_clip(pseudo, train_images, train_store, encoder, text_embeddings, num_classes, args)
 
     # Training set and, with --val_share, training images that are kept out to compare runs without true labels.

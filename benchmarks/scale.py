@@ -141,8 +141,10 @@ def stages(args: argparse.Namespace, root: Path, data: List[str]) -> Dict[str, L
     train = [*launcher, "train_nus.py", *data, *features, "--model_path", "mini/weights/mini_clip.safetensors",
              "--mask_mode", "token", "--output_dir", str(root / "run"), "--reso_epoch", "3", "--gamma",
              str(args.gamma)]
+    captions = ["caption.py", "--dataset", "nuswide", "--caption_root", str(root / "caption")]
     return {
-        "filter the captions": ["caption.py", "--dataset", "nuswide", "--caption_root", str(root / "caption")],
+        "filter the captions": captions,
+        "report on the labels": [*captions, "--stage", "report", "--truth", str(root / "train_cls.txt")],
         "check, encode, first epoch": [*train, "--epochs", "1"],
         "start, one more epoch": [*train, "--epochs", "2"],
         "start, ReSO, one more epoch": [*train, "--epochs", "3"],

@@ -61,7 +61,7 @@ def extract_features(encoder: FrozenEncoder, images: ImageList, what: str, args:
     return _open(encoder, plan, args)
 
 
-def extract_train_and_test(encoder: FrozenEncoder, train: ImageList, test: ImageList,
+def extract_train_and_test(encoder: FrozenEncoder, train: ImageList, test: ImageList, targets: Tensor,
                            args: argparse.Namespace) -> Tuple[FeatureSource, FeatureSource]:
     """`extract_features` of both; whether the disk has room for both is known before the first image is encoded.
 
@@ -72,6 +72,7 @@ def extract_train_and_test(encoder: FrozenEncoder, train: ImageList, test: Image
         encoder: the frozen encoder.
         train: the training images.
         test: the test images.
+        targets: (n, C) pseudo-labels of the training images for the classes, which tell how many crops there may be.
         args: those of `extract_features`, and ReSO's.
 
     Raises:
@@ -81,7 +82,8 @@ def extract_train_and_test(encoder: FrozenEncoder, train: ImageList, test: Image
         return LiveFeatures(encoder, train, args), LiveFeatures(encoder, test, args)
     plans = [_plan(encoder, train, "train", args), _plan(encoder, test, "test", args)]
     _check_room(plans, args)
-    _warn_of_crops(plans, len(train) * image_bytes(encoder, args), args)
+    positives = int((targets >= args.positive_threshold).sum()) / len(train)
+    _warn_of_crops(plans, positives, len(train) * image_bytes(encoder, args), args)
     return _open(encoder, plans[0], args), _open(encoder, plans[1], args)
 
 
@@ -152,11 +154,11 @@ def _check_room(plans: Sequence[_Plan], args: argparse.Namespace) -> None:
     from_main(check)
 
 
-def _warn_of_crops(plans: Sequence[_Plan], bytes_of_all: int, args: argparse.Namespace) -> None:
+def _warn_of_crops(plans: Sequence[_Plan], positives: float, bytes_of_all: int, args: argparse.Namespace) -> None:
     """Say so where ReSO's crops may find no room, if there are as many as elsewhere."""
     if args.no_reso or args.epochs < args.reso_epoch or not is_main():
         return
-    share, output, root = expected_crops(args.gamma), Path(args.output_dir), plans[0].folder.parent
+    share, output, root = expected_crops(args.gamma, positives), Path(args.output_dir), plans[0].folder.parent
     count = round(share * len(plans[0].images))
     count = count if args.max_crops is None else min(count, args.max_crops)
     needed = count * bytes_of_all // len(plans[0].images)

@@ -172,14 +172,16 @@ def test_disk_without_room_is_refused_before_work_starts(encoder, images, tmp_pa
     assert encoder.encoded == 0 and not list(tmp_path.rglob("*.npy"))
 
 
-RESO = {"no_reso": False, "epochs": 16, "reso_epoch": 11, "gamma": 0.7, "max_crops": None, "output_dir": "run"}
+RESO = {"no_reso": False, "epochs": 16, "reso_epoch": 11, "gamma": 0.7, "positive_threshold": 0.5, "max_crops": None,
+        "output_dir": "run"}
+LABELS = torch.tensor([[0.6, 0.5, 0.9, 0.4]] * 20)
 
 
 def test_train_and_test_need_room_together(encoder, images, tmp_path, monkeypatch):
     some = images.only(images.image_ids[:8])
     monkeypatch.setattr(shutil, "disk_usage", lambda path: argparse.Namespace(free=30_000))
     with pytest.raises(DataError, match="24.3 kB for train and 9.73 kB for test, 30 kB are free, 4.05 kB are missing"):
-        extract_train_and_test(encoder, images, some, flags(tmp_path, **RESO))
+        extract_train_and_test(encoder, images, some, LABELS, flags(tmp_path, **RESO))
     assert encoder.encoded == 0
 
 
@@ -187,14 +189,15 @@ def test_advice_does_not_orphan_a_store_that_is_there(encoder, images, tmp_path,
     extract_features(encoder, images, "train", flags(tmp_path))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: argparse.Namespace(free=8_000))
     with pytest.raises(DataError, match="need 9.73 kB for test, .*move .* to a larger disk") as refusal:
-        extract_train_and_test(encoder, images, images.only(images.image_ids[:8]), flags(tmp_path, **RESO))
+        extract_train_and_test(encoder, images, images.only(images.image_ids[:8]), LABELS, flags(tmp_path, **RESO))
     assert "int8" not in str(refusal.value) and "--no_feature_store" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("change, warned", [({}, True), ({"max_crops": 1}, False), ({"no_reso": True}, False)])
 def test_crops_that_may_find_no_room_are_a_warning(encoder, images, tmp_path, monkeypatch, capsys, change, warned):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: argparse.Namespace(free=51_000))
-    extract_train_and_test(encoder, images, images.only(images.image_ids[::-1]), flags(tmp_path, **{**RESO, **change}))
+    extract_train_and_test(encoder, images, images.only(images.image_ids[::-1]), LABELS,
+                           flags(tmp_path, **{**RESO, **change}))
     out = capsys.readouterr().out
     assert ("crops may be 3 from epoch 11 on, whose features take 3.65 kB, and 2.36 kB will be left" in out) == warned
 
