@@ -203,9 +203,10 @@ def _node(axes: Axes, x: float, y: float, name: str, colour: str) -> None:
 
 
 def _logits(axes: Axes, scene: _Scene) -> None:
+    axes.text(0, 0.92, "sigmoid of global + local logits", fontsize=11, color="#333333")
     shown = scene.tags.scores.topk(min(SHOWN + 1, len(scene.tags.scores))).indices.tolist()
     for number, category in enumerate(shown):
-        place, score = 0.86 - 0.155 * number, float(scene.tags.scores[category])
+        place, score = 0.77 - 0.145 * number, float(scene.tags.scores[category])
         axes.add_patch(Rectangle((0.42, place - 0.05), 0.56 * score, 0.1, color=scene.colour(category)))
         axes.text(0.4, place, prompt_name(scene.categories[category]), ha="right", va="center", fontsize=12.5)
         axes.text(0.43 + 0.56 * score if score < 0.75 else 0.4 + 0.56 * score, place, f"{score:.2f}", va="center",
