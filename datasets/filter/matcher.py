@@ -19,7 +19,6 @@ _SILENCING = _TRIGGER | _LIKENESS | _DEPICTION
 _MEMORY = 1 << 14
 """Captions that a matcher remembers. Captioners repeat themselves mostly from one image to the next ones."""
 
-
 _NO_WORDS: FrozenSet[str] = frozenset()
 
 
@@ -217,6 +216,7 @@ class CategoryMatcher:
 
 
 _INTO = frozenset(("of", "in", "on", "inside", "aboard"))
+
 
 def _meaning(phrase: Phrase, tokens: Sequence[str], words: Sequence[str], start: int, end: int) -> Categories:
     """What an ambiguous phrase, words[start:end], names here."""

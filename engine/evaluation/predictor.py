@@ -28,15 +28,12 @@ from models.bac_gcn import BACGCN
 from models.encoder import FrozenEncoder
 from models.masks import high_attention
 
-VIEWS = ("original", "M_H", "M_Hc")
-"""The three pictures of a photo that CLIP's global embedding is taken of."""
-
 
 class MaskedViews(NamedTuple):
     """What the masks make of one photo."""
 
     pictures: List[np.ndarray]
-    """Three (height, width, 3) of 0..255 in the order of `VIEWS`; black where a patch is removed."""
+    """Three (height, width, 3) of 0..255: the photo, M_H and M_Hc; black where a patch is removed."""
     logits: Tensor
     """(3, O) CLIP's logits of them, 100 cos."""
     share: float

@@ -19,7 +19,7 @@ from datasets.plotting import BLUE, HEAT, ORANGE, PAGE, paper_style
 from engine.evaluation.predictor import MaskedViews
 
 VIEW_NOTES = ("original", "M_H: the attended patches", "M_Hc: the others")
-"""What the pictures of a photo are called where there is no mathematics, in the order of `VIEWS`."""
+"""What the pictures of `MaskedViews` are called where there is no mathematics, in their order."""
 LONGEST_SIDE = 640
 """Pixels of a photo in a figure: 300 dpi at a third of the page."""
 
