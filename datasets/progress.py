@@ -5,9 +5,11 @@ they are, not from here.
 """
 from __future__ import annotations
 
+import io
 import logging
 import sys
-from typing import Any, Iterable, Optional
+from contextlib import contextmanager, redirect_stderr
+from typing import Any, Iterable, Iterator, Optional
 
 from tqdm import tqdm
 
@@ -60,3 +62,14 @@ def say_beside_bar(line: str) -> None:
         tqdm.write(line)
     else:
         print(line, flush=True)
+
+
+@contextmanager
+def others_bars() -> Iterator[None]:
+    """Around what shows a bar of its own, as downloads do; those write to the standard error. Errors are raised, so
+    `--quiet` takes the bar alone."""
+    if is_quiet():
+        with redirect_stderr(io.StringIO()):
+            yield
+    else:
+        yield

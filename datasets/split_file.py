@@ -12,7 +12,6 @@ import os
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -33,9 +32,7 @@ VARIANTS = {
 """What the name of a split file starts with when the builder was given these flags."""
 
 _INTEGER = re.compile(r"-?[0-9]{1,9}")
-
-_PLAIN_ID = re.compile(r"[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*")
-"""Ids that `check_image_id` need not look at further: nearly all of them."""
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*")  # nearly all ids
 
 
 class Split(NamedTuple):
@@ -51,7 +48,7 @@ class Split(NamedTuple):
 
         targets = torch.zeros(len(self.labels), num_classes)
         rows = [row for row, classes in enumerate(self.labels) for _ in classes]
-        targets[rows, list(chain.from_iterable(self.labels))] = 1
+        targets[rows, [label for classes in self.labels for label in classes]] = 1
         return targets
 
     def only(self, image_ids: Sequence[str]) -> Split:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import List, NamedTuple
 
 from datasets.files import DataError, PathLike
+from datasets.progress import others_bars
 
 
 class Archive(NamedTuple):
@@ -42,7 +43,8 @@ def download(archive: Archive, data_root: PathLike) -> None:
 
     path = Path(data_root) / archive.url.rsplit("/", 1)[-1]
     try:
-        download_url(archive.url, str(data_root), path.name, archive.md5)
+        with others_bars():
+            download_url(archive.url, str(data_root), path.name, archive.md5)
     except (OSError, RuntimeError) as error:
         raise DataError(f"{archive.url}: download failed ({error}); try again, or put it in {data_root}") from None
     try:

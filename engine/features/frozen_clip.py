@@ -10,9 +10,10 @@ from typing import Optional
 import torch
 
 import clip
-from clip.clip import OPEN_CLIP_FILES, TRANSFORMERS_FILES
+from clip.clip import OPEN_CLIP_FILES, TRANSFORMERS_FILES, download
 from clip.model import CLIP
-from datasets.files import DataError
+from datasets.files import DataError, PathLike
+from datasets.progress import keep_quiet, others_bars
 from datasets.registry import get_dataset
 from engine.process.distributed import is_main
 from models.encoder import CLIPEncoder
@@ -20,13 +21,21 @@ from models.encoder import CLIPEncoder
 
 def load_clip(args: argparse.Namespace, device: torch.device) -> CLIP:
     """The frozen CLIP of `--model_path` and `--activation`; what is assumed of it is one line on stderr."""
-    with warnings.catch_warnings(record=True) as caught:
+    with others_bars(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", clip.WeightsWarning)
         model, _ = clip.load(args.model_path, device, activation=args.activation)
     for warning in caught:
         if is_main():
             print(f"warning: {warning.message}", file=sys.stderr)
     return model
+
+
+def fetch_weights(url: str, folder: PathLike, quiet: bool) -> None:
+    """Download released weights into a folder."""
+    if quiet:
+        keep_quiet()
+    with others_bars():
+        download(url, folder)
 
 
 def weights_name(model_path: Optional[str]) -> str:

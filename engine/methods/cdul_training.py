@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from clip.model import CLIP
 from datasets.files import DataError
 from datasets.images import image_transform, read_image
-from datasets.progress import bar
+from datasets.progress import bar, is_quiet
 from datasets.split_file import ImageList
 from engine.evaluation.evaluation_set import EvaluationSet, Scored
 from engine.features.readable_images import readable
@@ -221,7 +221,7 @@ def imagenet_weights(path: Optional[str]) -> Dict[str, Tensor]:
     weights = torchvision.models.ResNet101_Weights.IMAGENET1K_V1
     try:
         if path is None:
-            return weights.get_state_dict(progress=True, check_hash=True)
+            return weights.get_state_dict(progress=not is_quiet(), check_hash=True)
         state_dict = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # no network, no file, a damaged archive
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__

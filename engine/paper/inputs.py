@@ -9,6 +9,7 @@ from datasets.build.command import PUBLISHED_SIZES
 from datasets.captions.io import find_captions
 from datasets.captions.label_files import CO_OCCURRENCE_FILE, COUNTS_FILE, LABELS_FILE, SCORES_FILE
 from datasets.files import DataError
+from datasets.progress import is_quiet
 from datasets.registry import how_to_caption
 from datasets.split_file import ImageList, read_image_ids
 from engine.paper.request import PaperRequest
@@ -81,8 +82,9 @@ def _weights(request: PaperRequest) -> Task:
     url = next((url for url in URLS.values() if url.endswith(f"/{path.name}")), None)
     command: Tuple[str, ...] = ()
     if url is not None:
-        command = ("-c", "from clip.clip import download; from engine.process.entry_point import run_main; "
-                         f"run_main(lambda: download({url!r}, {str(path.parent)!r}))")  # an error is one line
+        command = ("-c", "from engine.features.frozen_clip import fetch_weights; "
+                         "from engine.process.entry_point import run_main; "  # an error is one line
+                         f"run_main(lambda: fetch_weights({url!r}, {str(path.parent)!r}, quiet={is_quiet()}))")
     advice = (f"Get it with: curl -L --create-dirs -o {path} {url}" if url else
               "docs/weights.md says what --model_path takes")
     return Task(str(path), command, path.exists, advice, disk=_WEIGHTS_BYTES, unmeasured="download" if url else "")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Callable, Iterator, List, NamedTuple, Sequence, Tuple
 
 from datasets.files import DataError
+from datasets.progress import say
 from engine.process.signals import Stopped
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -97,20 +98,20 @@ def run_steps(steps: Sequence[Step], folder: Path, gpus: int, after: Callable[[S
     with alone(folder) as lock:
         for number, step in enumerate(steps, start=1):
             missing = step.missing
-            print(f"\n[{number}/{len(steps)}] {step.title}{'' if missing else ': done before'}", flush=True)
+            say(f"\n[{number}/{len(steps)}] {step.title}{'' if missing else ': done before'}")
             for task in missing:
                 if not task.command:
                     raise DataError(f"{task.title} is missing. {task.advice}")
                 start = time.monotonic()
                 command = with_launcher(task, gpus)
-                print(f"  {task.title}: {shlex.join(('python', *command))}", flush=True)
+                say(f"  {task.title}: {shlex.join(('python', *command))}")
                 status = run_command(command, folder / "logs" / f"{step.name}.log", lock)
                 if status != 0:
                     raise DataError(f"{step.title}: {task.title} ended with status {status} (see above); the same "
                                     "command goes on from there")
                 if not task.is_done():
                     raise DataError(f"{step.title}: {task.title} is still missing after its command. {task.advice}")
-                print(f"  {task.title}: {time.monotonic() - start:.0f} s", flush=True)
+                say(f"  {task.title}: {time.monotonic() - start:.0f} s")
             after(step)
 
 
@@ -161,7 +162,6 @@ def alone(folder: Path) -> Iterator[IO[str]]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"{folder}: another run, or a command that a killed run has started, is at work here; waiting for it",
-                  flush=True)
+            say(f"{folder}: another run, or a command that a killed run has started, is at work here; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock

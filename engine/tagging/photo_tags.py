@@ -10,7 +10,7 @@ from typing import Counter as CounterType
 
 from datasets.files import DataError, PathLike
 from datasets.images import read_image
-from datasets.progress import bar, say_beside_bar
+from datasets.progress import bar, say, say_beside_bar
 from engine.command_line.method_flags import method_title
 from engine.features.frozen_clip import weights_name
 from engine.pictures.drawings import maps_figure, top_scores
@@ -90,7 +90,7 @@ def write_tag_files(files: Sequence[TagFile], paths: List[str], scorer: Scorer, 
     """Score the photos that the journal beside the first file lacks, then write all files and remove the journal."""
     journal = TagJournal(f"{files[0].path}.journal", _settings(args, scorer, run))
     if journal.dropped:
-        print(f"{journal.path}: made with other flags, words or weights; starting over")
+        say(f"{journal.path}: made with other flags, words or weights; starting over")
     finished = False
     try:
         for photo in score_photos(paths, scorer, run, args, journal):

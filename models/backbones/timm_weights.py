@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from datasets.files import DataError, shorten
+from datasets.progress import others_bars
 
 
 def load_timm(name: str, path: Optional[str]) -> Any:
@@ -34,7 +35,8 @@ def load_timm(name: str, path: Optional[str]) -> Any:
         raise DataError(f"--encoder timm:{name}: timm {timm.__version__} has no such network; timm.list_models() lists "
                         "those that it has")
     try:
-        model = timm.create_model(name, pretrained=path is None)
+        with others_bars():
+            model = timm.create_model(name, pretrained=path is None)
     except Exception as error:  # whatever a download can end in
         raise DataError(f"--encoder timm:{name}: its weights cannot be had ({str(error).splitlines()[0]}); give a file "
                         "of them by --model_path") from None

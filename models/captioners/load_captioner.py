@@ -6,6 +6,7 @@ from typing import Callable, Dict
 import torch
 
 from datasets.files import DataError
+from datasets.progress import others_bars
 from models.captioners.captioner import PRECISIONS, Captioner
 from models.captioners.chat_model import load_chat_model
 from models.captioners.lavis_blip2 import load_lavis
@@ -32,7 +33,8 @@ def load_captioner(name: str, model_type: str, device: torch.device, precision: 
         precision = "fp16" if device.type == "cuda" else "fp32"
     if precision == "fp16" and device.type == "cpu":
         raise DataError("--precision fp16 needs a GPU; take bf16 or fp32 on a CPU")
-    return _LOADERS[name](model_type, device, PRECISIONS[precision])
+    with others_bars():
+        return _LOADERS[name](model_type, device, PRECISIONS[precision])
 
 
 _LOADERS: Dict[str, Callable[[str, torch.device, torch.dtype], Captioner]] = {

@@ -118,7 +118,7 @@ def test_plan_names_what_is_missing(world, tmp_path, monkeypatch, capsys):
     flags[flags.index("--caption_root") + 1] = str(tmp_path)
     run_script("reproduce", *flags, "--plan", "--output_dir", tmp_path / "new", "--gpus", "2", "--skip", "cdul")
     plan = capsys.readouterr().out
-    assert f"weights: {tmp_path / 'ViT-B-16.pt'} missing; to be made by: python -c 'from clip.clip import" in plan
+    assert f"weights: {tmp_path / 'ViT-B-16.pt'} missing; to be made by: python -c 'from engine" in plan
     assert "a random encoder of the size of ViT-B/16 was measured" in plan
     assert "caption.py --dataset voc2007 --stage fetch" in plan and "2 processes" in plan
     assert [path.name for path in tmp_path.iterdir()] == [], "a plan leaves nothing"
