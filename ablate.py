@@ -2,6 +2,7 @@
 
     python ablate.py --dataset mini --study components --seeds 3 --output_dir runs/ablation
     python ablate.py --dataset mini --study hyper --seeds 3 --output_dir runs/ablation --epochs 8
+    python ablate.py --dataset mini --study choices --only sage cosine
     python ablate.py --dataset mini --study components --dry_run
     python ablate.py --dataset mini --select --grid k=2,4,8 lr=3e-4,1e-3
     python ablate.py --dataset mini --select --study choices --seeds 3
@@ -21,7 +22,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any, Callable, List, Sequence
+from typing import Any, Callable, List, Optional, Sequence
 
 from datasets.files import DataError
 from datasets.flag_parser import FlagParser
@@ -71,7 +72,8 @@ class PlannedRun:
         return True
 
 
-def plan_study(dataset: str, study: str, seeds: int, output_dir: Path, flags: Sequence[str]) -> List[PlannedRun]:
+def plan_study(dataset: str, study: str, seeds: int, output_dir: Path, flags: Sequence[str],
+               only: Optional[Sequence[str]] = None) -> List[PlannedRun]:
     """All runs of a study, the reference first, seed by seed, so that a stopped study compares whole seeds.
 
     A variant that the flags leave without effect is left out, and said to be.
@@ -82,10 +84,11 @@ def plan_study(dataset: str, study: str, seeds: int, output_dir: Path, flags: Se
         seeds: how many of every variant, from `--seed` on.
         output_dir: gets VARIANT/seed_N.
         flags: further flags of the train script, for every run.
+        only: names of variants, where the others are left out.
     """
     base = base_flags(dataset, flags)
     return [PlannedRun(variant.title, with_flags(base, variant, seed, output_dir / variant.name / f"seed_{seed}"))
-            for seed in range(base.seed, base.seed + seeds) for variant in with_reference(study, base)]
+            for seed in range(base.seed, base.seed + seeds) for variant in with_reference(study, base, only)]
 
 
 def base_flags(dataset: str, flags: Sequence[str]) -> argparse.Namespace:
@@ -98,13 +101,20 @@ def base_flags(dataset: str, flags: Sequence[str]) -> argparse.Namespace:
     return base
 
 
-def with_reference(study: str, base: argparse.Namespace) -> List[Variant]:
-    """The method as the flags have it, then the variants that are none of it.
+def with_reference(study: str, base: argparse.Namespace, only: Optional[Sequence[str]] = None) -> List[Variant]:
+    """The method as the flags have it, then the variants that are none of it, or `only` those of these names.
 
     A variant that the flags leave without effect is left out, and said to be.
+
+    Raises:
+        DataError: the study has no variant of a name.
     """
+    names = [variant.name for variant in variants(study)]
+    unknown = [name for name in only or () if name not in names]
+    if unknown:
+        raise DataError(f"--only {unknown[0]}: no variant of --study {study}; there are {', '.join(names)}")
     chosen = []
-    for variant in variants(study):
+    for variant in [variant for variant in variants(study) if only is None or variant.name in only]:
         reason = why_unread(argparse.Namespace(**{**vars(base), **variant.flags}), variant.flags.keys())
         if reason:
             print(f"left out: {variant.title} ({reason})")
@@ -163,6 +173,8 @@ def get_ablate_parser() -> FlagParser:
     parser.add_argument("--dataset", type=dataset_name, required=True, help=DATASET_HELP)
     parser.add_argument("--study", choices=STUDIES, default="components",
                         help="parts of the method taken out, our choices beside others, or values of K, gamma, ...")
+    parser.add_argument("--only", nargs="+", metavar="VARIANT",
+                        help="of the study, only these variants, by the names of their folders (see --dry_run)")
     parser.add_argument("--seeds", type=count, default=1, help="runs of every variant, from --seed on")
     parser.add_argument("--output_dir", help="gets VARIANT/seed_N and the table (default: runs/ablation/DATASET)")
     parser.add_argument("--select", action="store_true", help="rank the variants without a true label (see above)")
@@ -177,19 +189,20 @@ def main(argv: List[str]) -> None:
     args, flags = get_ablate_parser().parse_known_args(argv)
     kind = "selection" if args.select else "ablation"
     output_dir = Path(args.output_dir or f"runs/{kind}/{get_dataset(args.dataset).name}")
-    if args.grid and not args.select:
-        raise DataError("--grid is ranked by --select; give both")
+    if args.grid and (args.only or not args.select):
+        raise DataError("--only is for a study; leave --grid or --only out" if args.only else
+                        "--grid is ranked by --select; give both")
     if args.select:
         base = base_flags(args.dataset, flags)
         base.val_share = base.val_share or VAL_SHARE
         candidates = (read_grid(get_args_parser(args.dataset, None), args.grid) if args.grid
-                      else with_reference(args.study, base))
+                      else with_reference(args.study, base, args.only))
         if args.dry_run:
             print("\n".join(f"{variant.name}  {format_flags(variant.flags)}" for variant in candidates))
             return
         print(select(base, candidates, args.seeds, output_dir, load_train(args.dataset)))
         return
-    plan = plan_study(args.dataset, args.study, args.seeds, output_dir, flags)
+    plan = plan_study(args.dataset, args.study, args.seeds, output_dir, flags, args.only)
     missing = [run for run in plan if not run.is_done()]
     print(f"{len(plan)} runs, {len(plan) - len(missing)} are done")
     if args.dry_run:

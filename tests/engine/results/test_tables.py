@@ -315,6 +315,13 @@ def test_every_variant_of_a_study_sets_flags_that_exist(study, tmp_path):
         assert len(changed) == (0 if run.folder.parent.name == "full" else 1), run
 
 
+def test_a_part_of_a_study(tmp_path):
+    plan = ablate.plan_study("mini", "choices", 1, tmp_path, [], ["sage", "cosine"])
+    assert [run.folder.parent.name for run in plan] == ["full", "sage", "cosine"]
+    with pytest.raises(DataError, match="--only sgae: no variant of --study choices; there are labels_fused, "):
+        ablate.plan_study("mini", "choices", 1, tmp_path, [], ["cosine", "sgae"])
+
+
 def test_study_runs_what_is_missing_and_skips_what_is_done(tiny_world, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ablate, "variants", lambda study: [Variant("no_gcn", "without the GCN", {"no_gcn": True})])
     command = ["--dataset", "voc2007", "--seeds", "2", "--output_dir", str(tmp_path), "--epochs", "1",
