@@ -19,6 +19,10 @@ METHODS = ("clip", "tagclip", "sparc", *TRAINED_METHODS)
 EVAL_DEFAULTS: Dict[str, Dict[str, Any]] = {"tagclip": {"prompts": "ensemble"}, "sparc": {"prompts": "ensemble"}}
 """Defaults of `eval.py`'s shared flags where a method's differ."""
 
+SAID_BY_TITLE = {"clip": ("prompts", "raw_cosine", "standardise", "prototypes", "resolution"),
+                 "tagclip": ("prompts", "prompt_words", "published_behaviour"), "sparc": ("prompts", "resolution")}
+"""Flags of methods without training that stand in their titles."""
+
 WITHOUT_TRAINING = ("clip", "tagclip", "sparc", "cdul")
 """Methods that score images without a checkpoint; of CDUL it is the initialisation."""
 
@@ -176,8 +180,10 @@ def default_folder(args: argparse.Namespace, dataset: str, trained: bool = True)
 
 def _name_parts(args: argparse.Namespace, trained: bool) -> List[Tuple[str, str]]:
     """(part of the folder, part of the title) of a method and of each variant of it that is asked for."""
+    prompts = args.prompts, {"single": "single prompt", "ensemble": "prompt ensemble"}.get(
+        args.prompts, f"prompts {args.prompts}")
     if args.method == "clip":
-        variants = [(args.prompts == "ensemble", "ensemble", "prompt ensemble"),
+        variants = [(args.prompts != "single", *prompts),
                     (args.raw_cosine, "cosine", "raw cosine"),
                     (args.standardise, "standardised", "standardised cosine"),
                     (bool(args.resolution), f"{args.resolution}px", f"{args.resolution} px"),
@@ -187,11 +193,12 @@ def _name_parts(args: argparse.Namespace, trained: bool) -> List[Tuple[str, str]
         return [of_captions[args.prototypes], *((part, title) for asked, part, title in variants if asked)]
     if args.method == "tagclip":
         variants = [(args.prompt_words == "ours", "our_words", "our words"),
-                    (args.prompts == "single", "single", "single prompt"),
+                    (args.prompts != "ensemble", *prompts),
                     (args.published_behaviour, "published", "published behaviour")]
         return [("tagclip", "TagCLIP"), *((part, title) for asked, part, title in variants if asked)]
     if args.method == "sparc":
-        variants = [(args.prompts == "single", "single", "single prompt"),
+        variants = [(args.prompts != "ensemble", *prompts),
+                    (bool(args.resolution), f"{args.resolution}px", f"{args.resolution} px"),
                     (bool(args.compounds), "compounds", "compounds of a file"),
                     (bool(args.statistics), "kept", "statistics of other images")]
         name = "SPARC" if args.statistics else "SPARC (transductive)"

@@ -122,6 +122,7 @@ def write_result(folder: PathLike, test: EvaluationSet, metrics: Dict[str, float
     """
     args, facts = test.args, test.encoder.facts()
     title = method_title(args, clip_name(args, test.clip_model), trained=False)
+    (Path(folder) / "result.json").unlink(missing_ok=True)  # a stop in between leaves no result of other flags
     write_json(Path(folder) / "config.json", {
         "args": vars(args), "git_revision": git_revision(), **facts, "skipped_images": test.skipped}, indent=1)
     write_json(Path(folder) / "result.json", {

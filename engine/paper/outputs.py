@@ -29,7 +29,8 @@ def write_outputs(request: PaperRequest, findings: Sequence[Finding]) -> List[Pa
         The page and the archive.
     """
     tables, studies = request.folder / "tables", request.runs / Path(FULL).parent
-    write_table("main", [request.runs], tables)
+    for kind in ("main", "f1"):
+        write_table(kind, [request.runs], tables)
     for study in request.args.studies:
         if study not in request.args.skip:
             write_table(TABLE_OF_STUDY[study], [studies], tables)

@@ -20,6 +20,7 @@ from engine.report import html
 from engine.results.finished_runs import Collection, RunGroup, collect_runs
 from engine.results.paper_tables import TABLE_OF_STUDY, TABLES, main_table
 from engine.results.published_results import published_maps
+from engine.results.runs_table import f1_table
 from engine.results.tables import Number
 
 PICTURE = 1400
@@ -89,8 +90,11 @@ def _group_in(folder: Path, collection: Collection) -> Optional[RunGroup]:
 
 
 def _results(request: PaperRequest, collection: Collection) -> str:
-    return html.section("Results", "mAP in percent on the test images, the paper's numbers beside ours.",
-                        html.results_table(main_table(collection)))
+    return "\n".join((
+        html.section("Results", "mAP in percent on the test images, the paper's numbers beside ours.",
+                     html.results_table(main_table(collection))),
+        html.section("Tags", "F1 in percent of the tags on the test images: over all pairs of image and class (OF1), "
+                     "and over the classes' means (CF1).", html.results_table(f1_table(collection)))))
 
 
 def _waypoints(findings: Sequence[Finding]) -> str:

@@ -134,17 +134,18 @@ def _draw_per_class(args: argparse.Namespace, trained: Optional[Checkpoint]) -> 
     ours, baseline = class_ap(predictor)
     name = untrained_title(encoder_of(args))
     if args.baseline is not None:
-        name, baseline = _baseline_title(args.baseline), read_per_class(args.baseline, predictor.spec.classes)
+        name, baseline = baseline_title(args.baseline), read_per_class(args.baseline, predictor.spec.classes)
     title = method_title(args, weights_name(args.model_path))
     images = len(read_image_ids(args.val_split_file))
     return per_class_figure(predictor.spec.classes, ours, baseline, title, name,
                             f"the {images:,} test images of {predictor.spec.title}")
 
 
-def _baseline_title(path: PathLike) -> str:
-    """What the method is called whose per_class_METHOD.csv this is: as the result.json beside it says."""
-    beside = Path(path).with_name("result.json")
-    return str(read_json(beside)["title"]) if beside.exists() else Path(path).stem.removeprefix("per_class_")
+def baseline_title(path: PathLike) -> str:
+    """What the method is called whose per_class_METHOD.csv this is: as the result.json beside it says, if it is its."""
+    beside, name = Path(path).with_name("result.json"), Path(path).stem.removeprefix("per_class_")
+    result = read_json(beside) if beside.exists() else {}
+    return str(result["title"]) if result.get("method") == name else name
 
 
 def read_per_class(path: PathLike, classes: Sequence[str]) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from datasets.files import DataError, PathLike, read_json
-from engine.command_line.method_flags import TRAINED_METHODS
+from engine.command_line.method_flags import SAID_BY_TITLE, TRAINED_METHODS
 from engine.command_line.older_runs import complete_flags
 from engine.command_line.train_flags import default_flags
 from engine.command_line.unread_flags import unread_flags
@@ -20,6 +20,10 @@ PLACES = frozenset((
     "encode_batch_size", "compile", "no_feature_store", "skip_unreadable", "resnet_weights", "zoom", "seed", "dataset",
     "method", "keep_crop_features"))
 """Flags that say where and how a run was made, or which of several equal runs it is; not what was trained."""
+
+F1_MEASURES = {"OF1": "last_OF1", "CF1": "last_CF1"}
+"""F1 of tags over all pairs of image and class, and over the classes' means; their entries of result.json. A
+`FinishedRun` has them only where the threshold was found by the one rule for all methods."""
 
 
 def settings_of(flags: Mapping[str, Any]) -> Dict[str, Any]:
@@ -50,7 +54,7 @@ class FinishedRun:
     @property
     def zoom(self) -> int:
         """Tiles a side with which the last epoch was also scored, 0 without `--zoom`."""
-        return self.args.get("zoom") or 0
+        return self.result.get("zoom", self.args.get("zoom")) or 0  # younger results say which they are of
 
     @property
     def history(self) -> List[Tuple[int, float]]:
@@ -83,9 +87,10 @@ class RunGroup:
 
     @property
     def off_defaults(self) -> Dict[str, Any]:
-        """The flags that are not at the defaults of the method. What needs no training says it all in its title."""
+        """The flags that are not at the defaults of the method, less those that its title says."""
         if self.method not in TRAINED_METHODS or not self.runs[0].result["epochs"]:
-            return {}
+            changed = changed_flags(self.settings, settings_of(complete_flags({"method": self.method})))
+            return {flag: value for flag, value in changed.items() if flag not in SAID_BY_TITLE.get(self.method, ())}
         defaults = default_settings(self.experiment.dataset, self.method, self.settings.get("backbone"),
                                     self.settings.get("recipe", "paper"), self.settings.get("encoder", "clip"))
         return changed_flags(self.settings, defaults)
@@ -96,9 +101,9 @@ class RunGroup:
         return [run.result["seed"] for run in self.runs]
 
     def statistic(self, key: str) -> Optional[Statistic]:
-        """Mean and deviation of an entry of result.json over the runs that have it; None where none has."""
+        """Mean and deviation of an entry of result.json over the runs; None where one of them has none."""
         values = [run.result[key] for run in self.runs if run.result.get(key) is not None]
-        return Statistic.of(values) if values else None
+        return Statistic.of(values) if len(values) == len(self.runs) else None
 
     def differences(self, other: RunGroup, key: str) -> Optional[Statistic]:
         """This group minus another, seed by seed over the seeds that both have; None where they share none."""
@@ -215,6 +220,8 @@ def read_run(folder: PathLike) -> Optional[FinishedRun]:
         raise DataError(f"{result_path}: not the result.json of a run; leave the folder out")
     if result["epochs"] < args.get("epochs", 0):  # a method without training has no such flag
         return None
+    if result.get("threshold") is None or args.get("threshold") is not None:
+        result = {**result, **dict.fromkeys(F1_MEASURES.values())}  # of tags that another rule chose
     return FinishedRun(Path(folder), complete_flags(args), result, config.get("weights_sha256"),
                        config.get("data_sha256"))
 

@@ -1,14 +1,15 @@
 """Tables from finished runs, as Markdown, LaTeX and CSV: results beside the paper's, and the studies' variants."""
 from __future__ import annotations
 
+import argparse
 import csv
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from datasets.files import DataError, PathLike, atomic_write
-from datasets.registry import DATASETS
-from engine.command_line.method_flags import METHODS, untrained_title, zoom_title
+from engine.command_line.method_flags import METHODS, method_title, untrained_title, zoom_title
+from engine.command_line.older_runs import complete_flags
 from engine.results.finished_runs import (
     Collection,
     Experiment,
@@ -19,7 +20,15 @@ from engine.results.finished_runs import (
     reference_group,
 )
 from engine.results.published_results import published_maps, sources_note
-from engine.results.runs_table import dataset_title, group_title, runs_table
+from engine.results.runs_table import (
+    columns_of,
+    dataset_title,
+    f1_table,
+    group_title,
+    headline_groups,
+    runs_table,
+    seeds_note,
+)
 from engine.results.studies import CHOICES, COMPONENTS, HYPERPARAMETERS, study_of, variant_of
 from engine.results.tables import NOTHING, Cell, Number, Statistic, Table
 
@@ -31,8 +40,8 @@ def main_table(collection: Collection) -> Table:
     Of several configurations of a method the one that is nearest to its defaults stands here; where it is not at
     its defaults, its flags are named. Rows of different CLIP weights are kept apart.
     """
-    headline = _headline_groups(collection.groups)
-    columns = sorted({(group.experiment.dataset, group.experiment.split) for group in headline}, key=_column_order)
+    headline = headline_groups(collection.groups)
+    columns = columns_of(headline)
     with_paper = {column: bool(published_maps(column[0])) for column in columns}
     rows: Dict[Tuple[str, str], Dict[Tuple[str, str], Number]] = {}
     for group in sorted(headline, key=lambda group: (METHODS.index(group.method), group.title)):
@@ -51,7 +60,7 @@ def main_table(collection: Collection) -> Table:
             table.append((name, NOTHING, *_main_cells(name, {}, columns, with_paper)))
     table += [(name, weights, *_main_cells(name, values, columns, with_paper))
               for (name, weights), values in sorted(rows.items(), key=lambda item: item[0][0].startswith("BAC-GCN"))]
-    notes = (_seeds_note(headline), sources_note(list(reported))) if reported else (_seeds_note(headline),)
+    notes = (seeds_note(headline), sources_note(list(reported))) if reported else (seeds_note(headline),)
     return Table("mAP in percent", tuple(header), table, notes)
 
 
@@ -71,9 +80,7 @@ def _measures(group: RunGroup) -> List[Tuple[str, Statistic]]:
     name = group_title(group)
     measures = [(name, group.statistic("last_mAP"))]
     if group.method == "bac_gcn":
-        pixels = group.settings.get("resolution")
-        zero_shot = untrained_title(group.settings.get("encoder", "clip")) + (f", {pixels} px" if pixels else "")
-        measures = [(zero_shot, group.statistic("zero_shot_mAP")), *measures,
+        measures = [(_untrained_row(group), group.statistic("zero_shot_mAP")), *measures,
                     (f"{name}, best epoch ({_best_by(group)})", group.statistic("best_mAP"))]
         for zoom in sorted({run.zoom for run in group.runs if run.result.get("zoom_mAP") is not None}):
             part = replace(group, runs=tuple(run for run in group.runs if run.zoom == zoom))
@@ -81,19 +88,29 @@ def _measures(group: RunGroup) -> List[Tuple[str, Statistic]]:
     return [(row, statistic) for row, statistic in measures if statistic is not None]
 
 
+_READ_WITHOUT_TRAINING = ("min_positives", "encoder_dim", "encoder_reduction", "encoder_whiten", "encoder_seed")
+"""Flags of a training that move the number without training, beside those in the title of zero-shot CLIP."""
+
+_READ_BY_PROTOTYPES = ("resolution", "labels", "val_share")
+"""As well, where it is that of caption prototypes."""
+
+
+def _untrained_row(group: RunGroup) -> str:
+    """What the row of a run's encoder without training is called: as `eval.py` calls it, on the same flags."""
+    settings, encoder = group.settings, group.settings.get("encoder", "clip")
+    read = _READ_WITHOUT_TRAINING if encoder == "clip" else _READ_WITHOUT_TRAINING + _READ_BY_PROTOTYPES
+    flags = {flag: value for flag, value in group.off_defaults.items() if flag in read}
+    title = untrained_title(encoder)
+    if encoder == "clip":
+        asked = {flag: settings.get(flag) for flag in ("prompts", "resolution")}
+        title = method_title(argparse.Namespace(**{**complete_flags({"method": "clip"}), **asked}), "")
+    return f"{title} ({format_flags(flags)})" if flags else title
+
+
 def _best_by(group: RunGroup) -> str:
     """How the best epoch was chosen."""
     return ("by pseudo-labels of held-out training images" if group.settings.get("val_share")
             else "chosen on the test images")
-
-
-def _headline_groups(groups: Sequence[RunGroup]) -> List[RunGroup]:
-    """Of each method in each experiment, the groups with the fewest flags off their defaults."""
-    buckets: Dict[Tuple[Experiment, str], List[RunGroup]] = {}
-    for group in groups:
-        buckets.setdefault((group.experiment, group.title), []).append(group)
-    return [group for bucket in buckets.values() for group in bucket
-            if len(group.off_defaults) == min(len(other.off_defaults) for other in bucket)]
 
 
 def ablation_table(collection: Collection) -> Table:
@@ -210,22 +227,10 @@ def _study_notes(blocks: Sequence[_Block]) -> Tuple[str, ...]:
                     "± is the standard deviation over seeds.")
 
 
-def _seeds_note(groups: Sequence[RunGroup]) -> str:
-    counts = sorted({len(group.runs) for group in groups})
-    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    spread = "; mean ± standard deviation over them" if counts[-1] > 1 else ""
-    return f"Ours: last epoch, {seeds} seed{'s' if counts != [1] else ''} a row{spread}."
-
-
-def _column_order(column: Tuple[str, str]) -> Tuple[int, str, str]:
-    dataset, split = column
-    return list(DATASETS).index(dataset) if dataset in DATASETS else len(DATASETS), dataset, split
-
-
 # ---- writing --------------------------------------------------------------------------------------------------
 
-TABLES = {"main": main_table, "ablation": ablation_table, "choices": choices_table, "hyper": hyper_table,
-          "runs": runs_table}
+TABLES = {"main": main_table, "f1": f1_table, "ablation": ablation_table, "choices": choices_table,
+          "hyper": hyper_table, "runs": runs_table}
 """`--table`: what makes each from the runs that were found."""
 
 TABLE_OF_STUDY = {"components": "ablation", "choices": "choices", "hyper": "hyper"}

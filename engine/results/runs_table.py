@@ -1,15 +1,20 @@
-"""One table of any set of runs, and how far pseudo_mAP can be trusted to rank them."""
+"""One table of any set of runs, and how far pseudo_mAP can be trusted to rank them; F1 of all methods."""
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
 from datasets.registry import DATASETS
-from engine.results.finished_runs import Collection, RunGroup, format_flags
+from engine.command_line.method_flags import METHODS
+from engine.results.finished_runs import F1_MEASURES, Collection, Experiment, RunGroup, format_flags
 from engine.results.tables import NOTHING, Cell, Number, Table
 
-MEASURES = {"mAP": "last_mAP", "pseudo_mAP": "pseudo_mAP"}
+MEASURES = {"mAP": "last_mAP", "pseudo_mAP": "pseudo_mAP", **F1_MEASURES}
 """Columns with numbers, and their entries of result.json."""
+
+F1_NOTE = ("OF1 and CF1: of tags at one threshold a run, found without true labels by one rule for all methods. A run "
+           "that is older than the rule, had no captions for it, or was given --threshold has none.")
+"""Below tables with F1."""
 
 FEWEST = 4
 """Rows that a rank correlation takes."""
@@ -26,7 +31,31 @@ def runs_table(collection: Collection) -> Table:
                      *(NOTHING if statistic is None else Number(statistic) for statistic in measured),
                      ", ".join(map(str, group.seeds))))
     header = ("dataset", "CLIP weights", "method", "flags", *MEASURES, "seeds")
-    return Table("All runs: mAP in percent, last epoch", header, rows, tuple(_trust(groups)))
+    return Table("All runs: percent, last epoch", header, rows, (*_trust(groups), F1_NOTE))
+
+
+def f1_table(collection: Collection) -> Table:
+    """OF1 and CF1 of every method on every dataset, at the threshold of the one rule, in the rows of `main_table`."""
+    headline = headline_groups(collection.groups)
+    columns = columns_of(headline)
+    rows: Dict[Tuple[str, str], Dict[Tuple[Tuple[str, str], str], Number]] = {}
+    for group in sorted(headline, key=_row_order):
+        cells = rows.setdefault((group_title(group), group.experiment.weights), {})
+        for name, key in F1_MEASURES.items():
+            statistic = group.statistic(key)
+            if statistic is not None:
+                cells[(group.experiment.dataset, group.experiment.split), name] = Number(statistic, digits=1)
+    header = ["method", "CLIP weights",
+              *(f"{dataset_title(*column)}: {name}" for column in columns for name in F1_MEASURES)]
+    table: List[Tuple[Cell, ...]] = [
+        (*row, *(cells.get((column, name), NOTHING) for column in columns for name in F1_MEASURES))
+        for row, cells in rows.items()]
+    return Table("F1 of the tags in percent", tuple(header), table, (seeds_note(headline), F1_NOTE))
+
+
+def _row_order(group: RunGroup) -> Tuple[bool, int, str]:
+    """Ours last."""
+    return group.title.startswith("BAC-GCN"), METHODS.index(group.method), group.title
 
 
 def _trust(groups: Sequence[RunGroup]) -> List[str]:
@@ -65,3 +94,29 @@ def dataset_title(dataset: str, split: str) -> str:
         return f"{dataset}, {split}"
     spec = DATASETS[dataset]
     return spec.title if split == Path(spec.val_split_file).name else f"{spec.title}, {split}"
+
+
+def headline_groups(groups: Sequence[RunGroup]) -> List[RunGroup]:
+    """Of each method in each experiment, the groups with the fewest flags off their defaults."""
+    buckets: Dict[Tuple[Experiment, str], List[RunGroup]] = {}
+    for group in groups:
+        buckets.setdefault((group.experiment, group.title), []).append(group)
+    return [group for bucket in buckets.values() for group in bucket
+            if len(group.off_defaults) == min(len(other.off_defaults) for other in bucket)]
+
+
+def seeds_note(groups: Sequence[RunGroup]) -> str:
+    counts = sorted({len(group.runs) for group in groups})
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    spread = "; mean ± standard deviation over them" if counts[-1] > 1 else ""
+    return f"Ours: last epoch, {seeds} seed{'s' if counts != [1] else ''} a row{spread}."
+
+
+def columns_of(groups: Sequence[RunGroup]) -> List[Tuple[str, str]]:
+    """(dataset, test split) of all groups, in the order of tables."""
+    return sorted({(group.experiment.dataset, group.experiment.split) for group in groups}, key=_column_order)
+
+
+def _column_order(column: Tuple[str, str]) -> Tuple[int, str, str]:
+    dataset, split = column
+    return list(DATASETS).index(dataset) if dataset in DATASETS else len(DATASETS), dataset, split

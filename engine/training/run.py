@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import torch
 
-from datasets.files import DataError, atomic_write, shorten, write_json
+from datasets.files import DataError, atomic_write, write_json
 from datasets.progress import say
 from datasets.registry import DatasetSpec
 from engine.command_line.method_flags import method_title, untrained_title
@@ -23,17 +23,7 @@ from engine.results.tables import results_table
 from engine.training.checkpoint import Progress, load_checkpoint, load_optimizer, load_weights
 from engine.training.crops import CROP_FEATURES
 from engine.training.provenance import write_config
-from models.reso import INDEX_NAME
-
-_FREE_FLAGS = frozenset((
-    "output_dir", "config", "resume", "overwrite", "unlabelled_test", "epochs", "device", "num_workers", "feature_root",
-    "no_feature_store", "skip_unreadable", "zoom", "logger", "keep_crop_features", "activation"))
-"""Flags that may differ between the parts of one run: they do not change what an epoch computes."""
-
-_DATA_FLAGS = frozenset((
-    "train_img_root", "train_split_file", "val_img_root", "val_split_file", "model_path", "caption_root",
-    "resnet_weights"))
-"""Flags that say where data lie; free as well where a digest tells that the data are the same."""
+from engine.training.same_run import check_same_run
 
 _RESULT_FILES = ("checkpoint.pth", "best.pth", "log.txt", "config.json", "result.json")
 
@@ -140,30 +130,7 @@ class Run:
         if path is None:
             return None
         checkpoint = load_checkpoint(path)
-        if list(map(str, checkpoint["categories"])) != self.categories:
-            raise DataError(f"{path}: trained for other categories ({len(checkpoint['categories'])}, "
-                            f"here {len(self.categories)}); check --dataset and --no_backgrounds")
-        advice = "choose another --output_dir, or --overwrite the run that is there"
-        # A schedule that ends with the last epoch is another one where the epochs are others.
-        free = _FREE_FLAGS if self.args.get("lr_schedule", "constant") == "constant" else _FREE_FLAGS - {"epochs"}
-        if self.args.get("labels") == "fused":  # with tiles as a view
-            free -= {"zoom"}
-        if not (path.parent / self.crop_folder.name / INDEX_NAME).exists():  # there are no crops yet
-            free |= {"max_crops"}
-        if "data_sha256" in checkpoint:  # an earlier version kept no digest
-            free |= _DATA_FLAGS
-        for flag, value in checkpoint["args"].items():
-            if flag not in free and self.args.get(flag, value) != value:
-                raise DataError(f"{path}: made with --{flag} {value}, not {self.args[flag]}; {advice}")
-        # What is left out also changes the digest of the data, which tells less: so that comes last.
-        for name, value in sorted(self.facts.items(), key=lambda fact: fact[0] == "data_sha256"):
-            found = checkpoint.get(name, value)  # younger facts are absent; the digest of the weights never is
-            if type(found) is not type(value) or found != value:
-                if name == "data_sha256":
-                    raise DataError(f"{path}: made with other images, test labels or captions than --train_split_file, "
-                                    f"--val_split_file and --caption_root name; {advice}")
-                raise DataError(f"{path}: made with {name} {shorten(str(found))}, not "
-                                f"{shorten(str(value))}; {advice}")
+        check_same_run(path, checkpoint, self.args, self.categories, self.facts, self.crop_folder.name)
         return checkpoint
 
     def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -269,7 +236,8 @@ class Run:
                   "last_OF1": last.get("OF1"), "last_CF1": last.get("CF1"), "threshold": last.get("threshold"),
                   "best_mAP": self.best.get("mAP"), "best_epoch": self.best["epoch"],
                   "pseudo_mAP": last.get("pseudo_mAP"), "zero_shot_mAP": zero_shot,
-                  "zero_shot_title": untrained_title(self.args.get("encoder", "clip")), "zoom_mAP": zoomed}
+                  "zero_shot_title": untrained_title(self.args.get("encoder", "clip")), "zoom_mAP": zoomed,
+                  "zoom": self.args.get("zoom")}
         self.result = result
         if is_main():
             write_json(self.folder / "result.json", result, indent=1)

@@ -84,10 +84,13 @@ def finished(world, tmp_path_factory) -> Path:
 
 def test_all_is_there(finished):
     tables = {path.name for path in (finished / "tables").iterdir()}
-    assert {"main.md", "main.tex", "main.csv", "ablation.md"} <= tables
+    assert {"main.md", "main.tex", "main.csv", "f1.md", "ablation.md"} <= tables
     main = (finished / "tables" / "main.md").read_text()
     for method in ("SPARC", "TagCLIP", "CDUL port", "TaI-DPT port", "BAC-GCN+", "raw cosine"):
         assert method in main, method
+    of1 = {line.split("|")[1].strip(): line.split("|")[3].strip()
+           for line in (finished / "tables" / "f1.md").read_text().splitlines() if "tiny.pt" in line}
+    assert len(of1) > 8 and all(0 < float(cell.split()[0]) < 100 for cell in of1.values()), of1
     for figure in ("curves", "masks", "maps", "graph", "per_class"):
         assert (finished / "figures" / f"{figure}.png").exists()
     page = (finished / "report.html").read_text()

@@ -23,6 +23,7 @@ from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
 from engine.pictures.charts import curves_figure, per_class_figure
 from engine.pictures.drawings import MappedPhoto, Scale, fit, maps_figure, masks_figure, overlay
+from engine.pictures.figure_data import baseline_title
 from engine.results.finished_runs import collect_runs
 from engine.training.checkpoint import load_checkpoint
 from engine.training.prediction import predict
@@ -254,6 +255,14 @@ def test_per_class_baseline_from_a_file(run_folder, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run_script("eval", *flags, "--baseline", tmp_path / "other.csv")
     assert "other.csv: of 20 other classes" in capsys.readouterr().err
+
+
+def test_a_baseline_is_not_named_after_the_run_in_whose_folder_it_lies(tmp_path):
+    """`eval.py --method clip --checkpoint` leaves CLIP's numbers beside BAC-GCN's."""
+    (tmp_path / "result.json").write_text('{"method": "bac_gcn", "title": "BAC-GCN"}')
+    assert baseline_title(tmp_path / "per_class_bac_gcn.csv") == "BAC-GCN"
+    assert baseline_title(tmp_path / "per_class_clip.csv") == "clip"
+    assert baseline_title(tmp_path / "per_class_bac_gcn_on_voc2012_val_cls.csv") == "bac_gcn_on_voc2012_val_cls"
 
 
 @pytest.mark.parametrize("flags, message", [

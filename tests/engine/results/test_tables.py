@@ -11,10 +11,21 @@ from pathlib import Path
 import pytest
 
 import ablate
-from datasets.files import DataError
+from datasets.files import DataError, write_json
+from engine.command_line.data_flags import fill_defaults
+from engine.command_line.method_flags import method_title
+from engine.command_line.older_runs import complete_flags
 from engine.command_line.train_flags import get_args_parser, parse_args
+from engine.methods import method_scores
 from engine.results.finished_runs import collect_runs, default_settings
-from engine.results.paper_tables import ablation_table, choices_table, hyper_table, main_table, write_table
+from engine.results.paper_tables import (
+    ablation_table,
+    choices_table,
+    hyper_table,
+    main_table,
+    write_table,
+)
+from engine.results.runs_table import f1_table, runs_table
 from engine.results.studies import STUDIES, Variant
 from engine.results.tables import Number, Statistic, Table
 from tests.engine.training.test_training import run_script
@@ -22,8 +33,8 @@ from tests.engine.training.test_training import run_script
 
 def leave_run(folder: Path, last: float, seed: int = 0, dataset: str = "voc2007", method: str = "bac_gcn",
               title: str = "BAC-GCN", weights: str = "ViT-B-16.pt", digest: str = "a" * 64, zoomed: float | None = None,
-              data: str | None = None, **flags) -> Path:
-    """What a train script leaves for the tables."""
+              data: str | None = None, tags: dict | None = None, **flags) -> Path:
+    """What a train script leaves for the tables; `tags` are its threshold and F1, which older runs have not."""
     command = ["--method", method, *(["--backbone", flags["backbone"]] if "backbone" in flags else [])]
     args = vars(parse_args(get_args_parser(dataset, None), command))
     args.update(flags, seed=seed, output_dir=str(folder))
@@ -33,8 +44,25 @@ def leave_run(folder: Path, last: float, seed: int = 0, dataset: str = "voc2007"
     (folder / "result.json").write_text(json.dumps({
         "dataset": dataset, "method": method, "title": title, "weights": weights, "seed": seed,
         "epochs": args["epochs"], "last_mAP": last, "best_mAP": last + 1, "best_epoch": 3, "zero_shot_mAP": 80.0,
-        "zoom_mAP": zoomed}))
+        "zoom_mAP": zoomed, **(tags or {})}))
     return folder
+
+
+def leave_evaluation(folder: Path, method: str, last: float, tags: dict | None = None, **flags) -> Path:
+    """What `eval.py` leaves of a method without training."""
+    args = fill_defaults(argparse.Namespace(**complete_flags(
+        {"method": method, "dataset": "voc2007", "prompt_words": None, **flags})), trained=False)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"args": vars(args), "weights_sha256": "a" * 64}))
+    (folder / "result.json").write_text(json.dumps({
+        "dataset": "voc2007", "method": method, "title": method_title(args, "ViT-B/16", trained=False),
+        "weights": "ViT-B-16.pt", "seed": 0, "epochs": 0, "last_mAP": last, **(tags or {})}))
+    return folder
+
+
+def found(of1: float, cf1: float) -> dict:
+    """Of a result.json: F1 at the threshold that the rule found."""
+    return {"threshold": 0.2, "last_OF1": of1, "last_CF1": cf1}
 
 
 def rows_of(table: Table):
@@ -176,6 +204,9 @@ def test_zoom_has_rows_of_its_own(tmp_path):
     for seed, value in ((1, 94.0), (2, 96.0)):
         leave_run(tmp_path / f"zoom_3_{seed}", 90.0, seed, zoom=3, zoomed=value)
     leave_run(tmp_path / "plain", 90.0, 3)
+    stopped = leave_run(tmp_path / "stopped", 90.0, 4, zoom=3, zoomed=10.0)  # asked for zoom 3 and not there yet
+    result = json.loads((stopped / "result.json").read_text())
+    (stopped / "result.json").write_text(json.dumps({**result, "zoom": 5}))
     rows = rows_of(main_table(collect_runs([tmp_path])))
     assert rows["BAC-GCN"][-1] == "90.0"
     assert rows["BAC-GCN, zoom 2 (extension, not in the paper)"][-1] == "91.0"
@@ -225,6 +256,78 @@ def test_hyper_table_orders_the_values(tmp_path):
     assert [[str(cell) for cell in row[1:4]] for row in table.rows] == [
         ["1", "81.00", "-9.00"], ["4 (reference)", "90.00", "-"], ["16", "96.00", "+6.00"],
         ["0.5", "91.00", "+1.00"], ["0.7 (reference)", "90.00", "-"]]
+
+
+def test_tags_of_all_methods_are_compared_at_the_threshold_of_one_rule(tmp_path):
+    for seed, of1 in enumerate([60.0, 62.0]):
+        leave_run(tmp_path / f"{seed}", 90.0, seed, tags=found(of1, 50.0))
+    leave_run(tmp_path / "coco", 70.0, dataset="coco2014", tags=found(40.0, 30.0))
+    leave_evaluation(tmp_path / "clip", "clip", 80.0, found(55.0, 56.0))
+    leave_evaluation(tmp_path / "sparc", "sparc", 85.0, {**found(99.0, 99.0), "threshold": None})
+    leave_run(tmp_path / "old", 88.0, method="cdul", title="CDUL", tags={"last_OF1": 99.0, "last_CF1": 99.0})
+    collection = collect_runs([tmp_path])
+    table = f1_table(collection)
+    assert table.header[2:] == ("VOC2007 (trainval / test): OF1", "VOC2007 (trainval / test): CF1",
+                                "COCO2014 (train2014 / val2014): OF1", "COCO2014 (train2014 / val2014): CF1")
+    assert rows_of(table) == {
+        "CLIP zero-shot": ["ViT-B-16.pt", "55.0", "56.0", "-", "-"],
+        "SPARC (transductive)": ["ViT-B-16.pt", "-", "-", "-", "-"],
+        "CDUL": ["ViT-B-16.pt", "-", "-", "-", "-"],
+        "BAC-GCN": ["ViT-B-16.pt", "61.0 ± 1.4", "50.0", "40.0", "30.0"]}
+    assert list(rows_of(table))[-1] == "BAC-GCN" and "one rule for all methods" in table.notes[-1]
+    table = runs_table(collection)
+    assert table.header[4:] == ("mAP", "pseudo_mAP", "OF1", "CF1", "seeds")
+    assert {row[2]: (str(row[4]), *map(str, row[6:8])) for row in table.rows if "VOC" in row[0]} == {
+        "CLIP zero-shot": ("80.00", "55.00", "56.00"), "SPARC (transductive)": ("85.00", "-", "-"),
+        "CDUL": ("88.00", "-", "-"), "BAC-GCN": ("90.00", "61.00 ± 1.41", "50.00")}
+
+
+def test_some_of_the_seeds_are_not_the_mean_of_all(tmp_path):
+    leave_run(tmp_path / "older", 90.0, 0)
+    leave_run(tmp_path / "younger", 92.0, 1, tags=found(60.0, 50.0))
+    row, = runs_table(collect_runs([tmp_path])).rows
+    assert tuple(map(str, row[4:])) == ("91.00 ± 1.41", "-", "-", "-", "0, 1")
+
+
+def test_tags_at_a_threshold_that_was_given_are_not_compared(tmp_path):
+    leave_evaluation(tmp_path / "found", "clip", 80.0, found(55.0, 56.0))
+    leave_evaluation(tmp_path / "given", "clip", 80.0, found(99.0, 99.0), threshold=0.2)
+    assert rows_of(f1_table(collect_runs([tmp_path]))) == {"CLIP zero-shot": ["ViT-B-16.pt", "55.0", "56.0"]}
+    assert [tuple(map(str, row[3:8])) for row in runs_table(collect_runs([tmp_path])).rows] == [
+        ("-", "80.00", "-", "55.00", "56.00"), ("--threshold 0.2", "80.00", "-", "-", "-")]
+
+
+def test_clip_without_training_is_named_by_the_prompts_and_the_classes_it_was_measured_with(tmp_path):
+    """Of two runs that are one flag off the defaults each, both zero-shot numbers stand under their own names."""
+    for number, flags in enumerate(({"prompts": "ensemble"}, {"min_positives": 5}, {"k": 8})):
+        folder = leave_run(tmp_path / str(number), 90.0, **flags)
+        result = json.loads((folder / "result.json").read_text())
+        (folder / "result.json").write_text(json.dumps({**result, "zero_shot_mAP": 70.0 + number}))
+    leave_evaluation(tmp_path / "clip", "clip", 70.0, prompts="ensemble")
+    rows = rows_of(main_table(collect_runs([tmp_path])))
+    assert {name: cells[-1] for name, cells in rows.items() if "zero-shot" in name} == {
+        "CLIP zero-shot, prompt ensemble": "70.0", "CLIP zero-shot (--min_positives 5)": "71.0",
+        "CLIP zero-shot": "72.0"}
+
+
+@pytest.mark.parametrize("method, flags, name", [
+    ("clip", {"min_positives": 5}, "CLIP zero-shot (--min_positives 5)"),
+    ("clip", {"prompts": "ensemble", "raw_cosine": True}, "CLIP zero-shot, prompt ensemble, raw cosine"),
+    ("clip", {"prompts": "mine"}, "CLIP zero-shot, prompts mine"),
+    ("tagclip", {"max_patches": 100}, "TagCLIP (--max_patches 100)"),
+    ("tagclip", {"prompt_words": "ours"}, "TagCLIP, our words"),
+    ("sparc", {"resolution": 448}, "SPARC (transductive), 448 px"),
+    ("sparc", {"compounds": "my.txt"}, "SPARC (transductive), compounds of a file (--compounds my.txt)"),
+    ("cdul", {"zeta": 0.3}, "CDUL initialisation (--zeta 0.3)")])
+def test_two_ways_of_a_method_without_training_are_never_one_row(tmp_path, method, flags, name):
+    plain = leave_evaluation(tmp_path / "plain", method, 80.0)
+    other = leave_evaluation(tmp_path / "other", method, 60.0, **flags)
+    title = json.loads((plain / "result.json").read_text())["title"]
+    means = {f"{row[2]}, {row[3]}": row[4].statistic.mean for row in runs_table(collect_runs([tmp_path])).rows}
+    assert sorted(means.values()) == [60.0, 80.0]
+    assert rows_of(main_table(collect_runs([plain])))[title][-1] == "80.0"
+    assert rows_of(main_table(collect_runs([other])))[name][-1] == "60.0"
+    assert rows_of(main_table(collect_runs([tmp_path])))[title][-1] == "80.0"
 
 
 def test_single_run_has_nothing_to_compare(tmp_path):
@@ -299,6 +402,24 @@ def test_eval_does_not_write_over_a_training_run(tmp_path, capsys):
         run_script("eval", "--method", "clip", "--dataset", "voc2007", "--output_dir", tmp_path)
     assert f"{tmp_path}: holds the results of a training run" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pth"]
+
+
+def test_a_stop_between_its_two_files_leaves_no_result_beside_other_flags(tiny_world, tmp_path, monkeypatch):
+    command = ["eval", "--method", "clip", *tiny_world.flags, "--output_dir", tmp_path]
+    run_script(*command)
+    assert collect_runs([tmp_path]).groups[0].title == "CLIP zero-shot"
+
+    def stop(path, *content, **options) -> None:
+        if path.name == "result.json":
+            raise KeyboardInterrupt
+        write_json(path, *content, **options)
+
+    monkeypatch.setattr(method_scores, "write_json", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_script(*command, "--raw_cosine")
+    assert json.loads((tmp_path / "config.json").read_text())["args"]["raw_cosine"]
+    with pytest.raises(DataError, match="no finished run"):
+        collect_runs([tmp_path])
 
 
 # ---- studies -------------------------------------------------------------------------------------------------------
