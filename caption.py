@@ -27,6 +27,7 @@ STAGES = ("fetch", "caption", "merge", "filter", "report", "all")
 
 
 def get_args_parser() -> FlagParser:
+    """The flags of all stages."""
     parser = FlagParser(__doc__)
     parser.add_argument("--dataset", type=dataset_name, required=True, help=DATASET_HELP)
     parser.add_argument("--stage", choices=STAGES, default="filter", help="what to do (default: filter)")
@@ -48,6 +49,7 @@ def get_args_parser() -> FlagParser:
 
 
 def filter_stage(args: argparse.Namespace) -> None:
+    """Captions to labels, scores and counts."""
     spec = get_dataset(args.dataset)
     images = filter_captions(spec, args.caption_root, args.output_root, scores=not args.no_scores,
                              synonym_root=args.synonym_root)
@@ -55,18 +57,21 @@ def filter_stage(args: argparse.Namespace) -> None:
 
 
 def report_stage(args: argparse.Namespace) -> None:
+    """What the filter found, and what it did not."""
     from datasets.captions.label_report import report
 
     report(get_dataset(args.dataset), args.caption_root, args.output_root, args.truth, args.top, args.synonym_root)
 
 
 def caption_stage(args: argparse.Namespace) -> Dict[str, str]:
+    """Caption the images, or merge the shards; image id to reason of each image that could not be read."""
     from engine import captioning  # torch and the captioner, which the other stages do not need
 
     return captioning.merge_stage(args) if args.stage == "merge" else captioning.caption_stage(args)
 
 
 def fetch_stage(args: argparse.Namespace) -> None:
+    """Download the captions that the authors published."""
     from datasets.captions.published import fetch_captions
 
     fetch_captions(get_dataset(args.dataset).name, args.caption_root)

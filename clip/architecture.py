@@ -50,10 +50,12 @@ class Architecture:
 
     @property
     def vision_mlp_width(self) -> int:
+        """Hidden width of the MLPs of the image encoder."""
         return round(self.vision_width * self.vision_mlp_ratio)
 
     @property
     def text_mlp_width(self) -> int:
+        """Hidden width of the MLPs of the text encoder."""
         return round(self.text_width * self.text_mlp_ratio)
 
     @classmethod

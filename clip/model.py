@@ -162,6 +162,7 @@ class CLIP(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the weights, as OpenAI's CLIP calls it."""
         return self.visual.conv1.weight.dtype
 
     def encode_image(self, images: Tensor, patch_mask: Tensor | None = None, keep: Tensor | None = None) -> Tensor:

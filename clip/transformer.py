@@ -81,6 +81,7 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(hidden_width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Tokens (..., W) to tokens, each by itself."""
         return self.c_proj(self.activation(self.c_fc(x)))
 
 
@@ -95,6 +96,7 @@ class ResidualAttentionBlock(nn.Module):
         self.mlp = MLP(width, mlp_width, activation)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """Tokens (B, L, W) to tokens; `mask` and `is_causal` as `Attention` has them."""
         return self._feed_forward(x + self.attn(self.ln_1(x), mask, is_causal))
 
     def cls_output(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -135,9 +137,11 @@ class Transformer(nn.Module):
 
     @property
     def blocks(self) -> list[ResidualAttentionBlock]:
+        """The blocks, the first one first."""
         return cast("list[ResidualAttentionBlock]", list(self.resblocks))
 
     def forward(self, x: Tensor, is_causal: bool = False) -> Tensor:
+        """Tokens (B, L, W) to tokens; `is_causal` hides from each what stands behind it."""
         for block in self.blocks:
             x = block(x, is_causal=is_causal)
         return x

@@ -143,6 +143,7 @@ class _TensorUnpickler(pickle.Unpickler):
         self._storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
+        """What stands for a class or function that the file names; raises WeightsError for what is no tensor."""
         if module.startswith("__torch__"):
             return _Module
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):

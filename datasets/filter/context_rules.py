@@ -118,6 +118,18 @@ class ContextRules:
 
     def sense(self, phrase: str, written: Mapping[str, Any], concepts: Mapping[str, Sequence[str]],
               categories_of: Mapping[str, Set[int]], singular: Mapping[str, str]) -> Sense:
+        """A sense of an ambiguous phrase, for one dataset.
+
+        Args:
+            phrase: the word, for messages.
+            written: the sense as the file has it.
+            concepts: all that there are.
+            categories_of: concept to category indices.
+            singular: token to singular form.
+
+        Raises:
+            DataError: a condition or a concept is unknown.
+        """
         known = {"means", *_CONDITIONS}
         unknown = written.keys() - known
         if unknown:

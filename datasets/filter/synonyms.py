@@ -31,10 +31,16 @@ class OwnWords(NamedTuple):
 
 @functools.cache
 def phrase_tokens(phrase: str) -> Words:
+    """The tokens of a phrase; remembered, as the lexicon asks for the same ones again and again."""
     return tuple(tokenise(phrase))
 
 
 def read_concepts(root: Path) -> Dict[str, List[str]]:
+    """All shared concepts and their words, `"@concept"` for those of another.
+
+    Raises:
+        DataError: a file is missing or malformed, a concept is written twice, or refers to one that is not there.
+    """
     files = {path: check_word_lists(path, read_json(path)) for path in sorted(root.glob(_SHARED_PATTERN))}
     if not files:
         raise DataError(f"{root}: holds no {_SHARED_PATTERN}; give the folder of the synonym files")
@@ -134,6 +140,7 @@ def concept_closure(concept: str, concepts: Mapping[str, Sequence[str]]) -> Set[
 
 
 def check_word_lists(path: Path, content: Any) -> Dict[str, List[str]]:
+    """The content of a synonym file; raises DataError where it is no object of names and lists of words."""
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected an object that maps names to lists of words")
     for name, words in content.items():

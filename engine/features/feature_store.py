@@ -55,6 +55,7 @@ class ArraySpec(NamedTuple):
 
     @property
     def nbytes(self) -> int:
+        """On disk, without the header."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 

@@ -55,6 +55,7 @@ def save_curves(runs: Sequence[PathLike], folder: PathLike, nested: bool = True)
 
 
 def save(figure: Figure, stem: Path) -> None:
+    """Save a figure as `stem`.pdf and .png, and say so."""
     pdf, png = save_figure(figure, stem)
     print(f"{png} and {pdf.name}")
 
@@ -186,6 +187,7 @@ def photos(args: argparse.Namespace) -> List[ShownPhoto]:
 
 
 def need_checkpoint(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Checkpoint:
+    """The checkpoint; raises DataError where none is given, or one that is no BAC-GCN's."""
     if trained is None or trained["args"]["method"] != "bac_gcn":
         raise DataError(f"--checkpoint {args.checkpoint or 'is missing'}: give the checkpoint.pth of a BAC-GCN that a "
                         "train script left in its output folder")

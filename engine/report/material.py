@@ -42,6 +42,15 @@ class Material:
 
 
 def gather(folder: Path, args: argparse.Namespace) -> Material:
+    """Read all that the page tells of.
+
+    Args:
+        folder: the output folder of a run.
+        args: its flags; those in its checkpoint win.
+
+    Raises:
+        DataError: the run is not finished, or something it was made of is gone.
+    """
     checkpoint = load_checkpoint(folder / "checkpoint.pth")
     args = argparse.Namespace(**{**vars(args), **checkpoint["args"], "output_dir": str(folder),
                                  "checkpoint": str(folder / "checkpoint.pth")})

@@ -35,6 +35,7 @@ def _evenly(count: int, wanted: int) -> List[int]:
 
 
 def summary(material: Material) -> str:
+    """What was done and how well, in three sentences."""
     own = material.runs[0]
     gain = _mean(own, "last_mAP") - _mean(own, "zero_shot_mAP")
     return ("No training image was labelled by hand. Captions were turned into noisy labels, and a small graph network "

@@ -140,6 +140,7 @@ def attend_all(embeddings: Tensor) -> Tensor:
 
 
 def import_library(module: str, hint: str) -> ModuleType:
+    """A library that not every installation has; raises DataError with the `hint` where it is missing."""
     try:
         return import_module(module)
     except ImportError as error:
@@ -147,6 +148,7 @@ def import_library(module: str, hint: str) -> ModuleType:
 
 
 def cannot_load(model_type: str, error: Exception) -> DataError:
+    """The error that says why a model cannot be loaded, and what loading takes."""
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return DataError(f"--model_type {model_type}: cannot be loaded ({reason}); the first use needs the network and "
                      "16 GB or more of disk")

@@ -78,6 +78,11 @@ def _use_key_value_cache(opt_model: Any) -> None:
 
 
 def load_lavis(model_type: str, device: torch.device, dtype: torch.dtype) -> Blip2Captioner:
+    """LAVIS' BLIP-2, as the authors used it.
+
+    Raises:
+        DataError: LAVIS is missing, or has or gets no such model.
+    """
     lavis_models = import_library("lavis.models", "LAVIS runs on Python 3.10 and 3.11: pip install "
                                   "salesforce-lavis==1.0.2; elsewhere take --captioner transformers")
     if model_type not in HUB_NAMES:

@@ -62,6 +62,11 @@ def _pixel_values(image_processor: Any, image: Image.Image) -> Tensor:
 
 
 def load_transformers(model_type: str, device: torch.device, dtype: torch.dtype) -> Blip2Captioner:
+    """BLIP-2 of transformers, by its name in LAVIS, a name on the hub or a folder.
+
+    Raises:
+        DataError: transformers is missing or too old, or the model cannot be loaded or is no BLIP-2 with OPT.
+    """
     hint = "pip install 'transformers>=4.56' in an environment without LAVIS"
     transformers = import_library("transformers", hint)
     if not hasattr(transformers, "Blip2ForConditionalGeneration"):
