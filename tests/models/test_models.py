@@ -87,11 +87,6 @@ def test_caption_graph_is_conditional_probability():
     assert torch.equal(caption_graph(counts, co_occurrence), expected)
 
 
-def test_caption_graph_divides_by_the_count_of_the_given_category():
-    graph = caption_graph(torch.tensor([10.0, 2.0]), torch.tensor([[0.0, 2.0], [2.0, 0.0]]))
-    assert graph.tolist() == [[1.0, 1.0], [pytest.approx(0.2), 1.0]]
-
-
 def test_node_adjacency_edges_and_normalisation():
     graph = torch.tensor([[1.0, 0.5, 0.2], [0.25, 1.0, 0.0], [0.1, 0.0, 1.0]])  # two classes, one background
     plain = node_adjacency(graph, num_classes=2, num_globals=2, threshold=0.15, global_edge=0.5, normalisation="none")
