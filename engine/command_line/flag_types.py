@@ -66,4 +66,9 @@ DATASET_HELP = f"{', '.join(DATASETS)}, or the path of a description (docs/own-d
 def describe(table: Mapping[str, Any]) -> str:
     """What a table of choices says in `--help`: each choice with the first line of its docstring."""
     lines = ((name, (choice.__doc__ or "").splitlines()[0].rstrip(".")) for name, choice in table.items())
-    return "; ".join(f"{name}: {line}" for name, line in lines).replace("%", "%%")
+    return "; ".join(f"{name}: {_within(line)}" for name, line in lines).replace("%", "%%")
+
+
+def _within(line: str) -> str:
+    """A line as it goes on within a sentence; formulas and abbreviations stay as they are."""
+    return line[:1].lower() + line[1:] if line[1:2].islower() else line

@@ -110,8 +110,8 @@ def _waypoints(findings: Sequence[Finding]) -> str:
         hints += [f"or: {escape(hint_text(hint))}" for hint in finding.possible]
         if hints:
             rows.append(f'<tr><td></td><td colspan="4" class="soft">{"<br>".join(hints)}</td></tr>')
-    head = ("<tr><th></th><th>number</th><th class=number>found</th><th class=number>expected</th>"
-            "<th>known from</th></tr>")
+    head = ('<tr><th scope=col aria-label="near or far"></th><th scope=col>number</th><th scope=col class=number>found'
+            "</th><th scope=col class=number>expected</th><th scope=col>known from</th></tr>")
     return html.section("Waypoints", "After each step, the number found beside the one to expect.",
                         f'<div class="scroll"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>')
 
