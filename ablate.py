@@ -41,6 +41,7 @@ from engine.training.run import Run
 VAL_SHARE = 0.1
 """Of the training images, held out by `--select` where `--val_share` is not given."""
 
+
 @dataclass(frozen=True)
 class PlannedRun:
     """One run of a study."""

@@ -34,15 +34,17 @@ _METRES: Dict[str, float] = {
 }
 """Heights in life: with the eye's height above the ground they give the place of the feet in the picture."""
 
-_HERDS = {"sheep": 0.55, "cow": 0.5, "bird": 0.45, "boat": 0.4, "person": 0.4, "car": 0.45, "bottle": 0.5,
-          "chair": 0.4,
-          "horse": 0.35, "kite": 0.35, "potted plant": 0.35, "bicycle": 0.25, "bus": 0.15, "dog": 0.2, "cat": 0.15,
-          "aeroplane": 0.15, "umbrella": 0.4, "train": 0.0}
+_HERDS = {
+    "sheep": 0.55, "cow": 0.5, "bird": 0.45, "boat": 0.4, "person": 0.4, "car": 0.45, "bottle": 0.5, "chair": 0.4,
+    "horse": 0.35, "kite": 0.35, "potted plant": 0.35, "bicycle": 0.25, "bus": 0.15, "dog": 0.2, "cat": 0.15,
+    "aeroplane": 0.15, "umbrella": 0.4, "train": 0.0,
+}
 """How often the next object is one more of the same class."""
 
-_COMPANIONS = {"kite": 0.5, "dog": 0.4, "umbrella": 0.4, "bicycle": 0.2, "horse": 0.25, "chair": 0.2, "bottle": 0.1,
-               "sheep": 0.15,
-               "boat": 0.15, "train": 0.2}
+_COMPANIONS = {
+    "kite": 0.5, "dog": 0.4, "umbrella": 0.4, "bicycle": 0.2, "horse": 0.25, "chair": 0.2, "bottle": 0.1,
+    "sheep": 0.15, "boat": 0.15, "train": 0.2,
+}
 """How often the next object is a person who came with it."""
 
 _ZONES = {"boat": ("water",), "train": ("rail",), "car": ("road", "ground"), "bus": ("road", "ground"),

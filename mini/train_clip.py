@@ -47,42 +47,8 @@ from models.baselines.zero_shot import zero_shot_scores
 
 SHIPPED = Path("mini/weights")
 WEIGHTS_FILE, LOG_FILE = "mini_clip.safetensors", "mini_clip.json"
-
-
 THREADS = 2
 LOG_EVERY = 20
-
-
-
-
-
-
-
-# ---- model -------------------------------------------------------------------------------------------------------
-
-
-
-
-
-# ---- objective ---------------------------------------------------------------------------------------------------
-
-
-
-
-
-# ---- batches -----------------------------------------------------------------------------------------------------
-
-
-
-
-
-
-
-
-
-
-
-# ---- training ----------------------------------------------------------------------------------------------------
 
 
 def train(model: CLIP, vocabulary: Vocabulary, pool: Pool, recipe: Recipe, phase: Phase,

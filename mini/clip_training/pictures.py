@@ -14,8 +14,6 @@ from mini.scenes import render_scene, scene_rng
 from mini.simulated_captioner import portrait_caption, web_caption
 
 CAPTIONS_PER_PICTURE = 4
-
-
 _STORED_SIDE = 192
 
 

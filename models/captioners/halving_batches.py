@@ -9,8 +9,6 @@ from datasets.files import DataError
 from datasets.progress import say_beside_bar
 
 Item = TypeVar("Item")
-
-
 Result = TypeVar("Result")
 
 
