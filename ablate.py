@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Callable, List, Optional, Sequence
 
-from datasets.files import DataError
+from datasets.files import DataError, counted
 from datasets.flag_parser import FlagParser
 from datasets.progress import say
 from datasets.registry import get_dataset
@@ -151,7 +151,7 @@ def select(base: argparse.Namespace, candidates: Sequence[Variant], seeds: int, 
         if args.lr_schedule != "constant":  # with fewer epochs it is another schedule: such a run cannot go on
             args.output_dir = str(folder / f"{epochs}_epochs")
         if epochs not in measured(args.output_dir, vars(args)):
-            say(f"\n{variant.title}, seed {seed}, {epochs} epochs, in {args.output_dir}")
+            say(f"\n{variant.title}, seed {seed}, {counted(epochs, 'epoch')}, in {args.output_dir}")
             train(args)
         return measured(args.output_dir, vars(args))[epochs]
 
@@ -205,7 +205,7 @@ def main(argv: List[str]) -> None:
         return
     plan = plan_study(args.dataset, args.study, args.seeds, output_dir, flags, args.only)
     missing = [run for run in plan if not run.is_done()]
-    print(f"{len(plan)} runs, {len(plan) - len(missing)} are done")
+    print(f"{counted(len(plan), 'run')}, {len(plan) - len(missing)} of them done")
     if args.dry_run:
         for run in missing:
             print(f"missing: {run.folder}  ({run.title}, seed {run.args.seed})")

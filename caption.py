@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Dict, List, Optional
 
 from datasets.captions import SYNONYM_ROOT, filter_captions
-from datasets.files import DataError
+from datasets.files import DataError, counted
 from datasets.flag_parser import FlagParser
 from datasets.registry import get_dataset
 from engine.command_line.captioning_flags import add_captioning_flags, check_stage
@@ -53,7 +53,7 @@ def filter_stage(args: argparse.Namespace) -> None:
     spec = get_dataset(args.dataset)
     images = filter_captions(spec, args.caption_root, args.output_root, scores=not args.no_scores,
                              synonym_root=args.synonym_root)
-    print(f"{Path(args.output_root) / spec.name}: labels of {images:,} images")
+    print(f"{Path(args.output_root) / spec.name}: labels of {counted(images, 'image')}")
 
 
 def report_stage(args: argparse.Namespace) -> None:
@@ -94,7 +94,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     if unreadable:
         for image_id, reason in unreadable.items():
             print(f"{image_id}: {reason}", file=sys.stderr)
-        summary = f"{len(unreadable)} images could not be read and have no captions (listed above)"
+        summary = f"{counted(len(unreadable), 'image')} could not be read and got no captions (listed above)"
         if not args.skip_unreadable:
             raise DataError(f"{summary}; mend or remove them, or pass --skip_unreadable")
         print(summary, file=sys.stderr)

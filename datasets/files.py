@@ -25,6 +25,15 @@ def shorten(text: str, width: int = 80) -> str:
     return repr(text if len(text) <= width else text[:width - 3] + "...")
 
 
+def counted(count: int, thing: str) -> str:
+    """A number of things for a message: "1 image", "1,000 training images", "2 categories"."""
+    if count != 1 and thing.endswith("y"):
+        thing = f"{thing[:-1]}ies"
+    elif count != 1:
+        thing += "es" if thing.endswith(("s", "tch")) else "s"
+    return f"{count:,} {thing}"
+
+
 @contextmanager
 def atomic_write(path: PathLike, mode: str = "w", durable: bool = True) -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` and rename it over `path` once it is complete and on disk.

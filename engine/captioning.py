@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from datasets.captions.io import Captions, caption_paths
 from datasets.captions.journal import Batch, Journal, Settings, check_settings, read_journal
 from datasets.captions.prompts import first_prompts, re_prompts
-from datasets.files import DataError, PathLike, write_json
+from datasets.files import DataError, PathLike, counted, write_json
 from datasets.filter.lexicon import SYNONYM_ROOT, load_lexicon
 from datasets.filter.matcher import CategoryMatcher
 from datasets.progress import bar
@@ -209,8 +209,8 @@ def merge_shards(caption_root: PathLike, dataset: str, image_ids: Sequence[str],
     paths = caption_paths(caption_root, dataset)
     left = [image_id for image_id in image_ids if image_id not in captions and image_id not in unreadable]
     if left:
-        raise DataError(f"{paths.first}: {len(left)} of {len(image_ids)} images have no captions yet, the first is "
-                        f"{left[0]!r}; let the captioning run finish (shards: {num_shards})")
+        raise DataError(f"{paths.first}: {len(left)} of {counted(len(image_ids), 'image')} without captions so far, "
+                        f"the first is {left[0]!r}; let the captioning run finish (shards: {num_shards})")
     captioned = [image_id for image_id in image_ids if image_id in captions]
     write_json(paths.first, {image_id: captions[image_id] for image_id in captioned})
     write_json(paths.re, {image_id: re_captions[image_id] for image_id in captioned})
@@ -243,8 +243,8 @@ def caption_stage(args: argparse.Namespace) -> Dict[str, str]:
     if not args.skip_unreadable:
         reasons = check_once(images, Path(args.feature_root) / CHECKED, args.num_workers)
         if reasons:
-            raise DataError(f"{len(reasons):,} of {len(images):,} images cannot be read (listed above); mend them, or "
-                            "go on without them by --skip_unreadable")
+            raise DataError(f"{len(reasons):,} of {counted(len(images), 'image')} cannot be read (listed above); mend "
+                            "them, or go on without them by --skip_unreadable")
     captioner = load_captioner(args.captioner, args.model_type, device, args.precision)
     settings = run_settings(spec.name, images.image_ids, captioner, args.captioner, args.model_type,
                             args.caption_batch_size)
@@ -278,7 +278,7 @@ def merge_stage(args: argparse.Namespace, num_shards: Optional[int] = None) -> D
     image_ids = _image_ids(args)
     name = get_dataset(args.dataset).name
     unreadable = merge_shards(args.caption_root, name, image_ids, num_shards or args.num_shards)
-    print(f"{Path(args.caption_root) / name}: captions of {len(image_ids) - len(unreadable):,} images")
+    print(f"{Path(args.caption_root) / name}: captions of {counted(len(image_ids) - len(unreadable), 'image')}")
     return unreadable
 
 

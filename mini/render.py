@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
 
-from datasets.files import DataError, PathLike, read_json, write_json
+from datasets.files import DataError, PathLike, counted, read_json, write_json
 from datasets.flag_parser import FlagParser
 from datasets.progress import bar
 from datasets.registry import get_dataset
@@ -65,8 +65,8 @@ def build_mini(root: PathLike = ".", seed: int = 0, num_train: int = NUM_TRAIN, 
         DataError: a count below 1, a negative seed, or no room to write.
     """
     if min(num_train, num_test, workers) < 1 or seed < 0:
-        raise DataError(f"mini world of {num_train} + {num_test} images by {workers} workers from seed {seed}: "
-                        "counts must be 1 or more, the seed 0 or more")
+        raise DataError(f"mini world of {num_train} + {counted(num_test, 'image')} by {workers} workers from seed "
+                        f"{seed}: counts must be 1 or more, the seed 0 or more")
     paths = MiniPaths.under(root)
     stamp = {"seed": seed, "num_train": num_train, "num_test": num_test, "code": _code_digest()}
     if paths.stamp.is_file() and read_json(paths.stamp) == stamp:

@@ -17,7 +17,7 @@ from datasets.build.archives import archives, download
 from datasets.build.originals import Original, read_coco, read_nuswide, read_voc
 from datasets.build.own_photos import describe, own_splits, read_names
 from datasets.description import SUFFIX, check_name, parse_description
-from datasets.files import DataError, write_json
+from datasets.files import DataError, counted, write_json
 from datasets.flag_parser import FlagParser
 from datasets.registry import DATASETS, get_dataset
 from datasets.split_file import write_split_file
@@ -61,7 +61,7 @@ def summary(dataset: str, original: Original) -> str:
     positives = np.bincount([label for row in labels for label in row], minlength=len(classes))
     least, most = positives.argmin(), positives.argmax()
     lines = [
-        f"{len(image_ids):,} images, {sum(not row for row in labels):,} of them without a label",
+        f"{counted(len(image_ids), 'image')}, {sum(not row for row in labels):,} of them without a label",
         f"{positives.sum():,} positives; a class has {positives[least]:,} ({classes[least]}) to {positives[most]:,} "
         f"({classes[most]}), median {np.median(positives):,.0f}",
     ]
@@ -69,7 +69,7 @@ def summary(dataset: str, original: Original) -> str:
         lines.append(f"left out: {original.left_out}")
     published = PUBLISHED_SIZES[dataset].get(original.name.replace("difficult_negative_", ""), len(image_ids))
     if len(image_ids) != published:
-        lines.append(f"note: the complete originals give {published:,} images")
+        lines.append(f"note: the complete originals give {counted(published, 'image')}")
     return "\n".join(f"  {line}" for line in lines)
 
 
@@ -182,7 +182,7 @@ def build_own(args: argparse.Namespace) -> None:
     for split_file, split in splits.items():
         write_split_file(split_file, split)
         labelled = "" if args.labels is None else f", {sum(map(bool, split.labels)):,} of them with a label"
-        print(f"{split_file}: {len(split.image_ids):,} photos{labelled}")
+        print(f"{split_file}: {counted(len(split.image_ids), 'photo')}{labelled}")
     if content is not None:
         write_json(path, content, indent=1)
     for reason in left_out:

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import ParseError
 import defusedxml.ElementTree
 import numpy as np
 
-from datasets.files import DataError, PathLike, read_json, read_lines, shorten
+from datasets.files import DataError, PathLike, counted, read_json, read_lines, shorten
 from datasets.names import COCO_CLASSES, NUS_CLASSES, VOC_CLASSES
 from datasets.registry import DATASETS
 from datasets.split_file import Split, check_image_id
@@ -81,7 +81,7 @@ def _read_voc_list(image_list: Path, name: str, trees: Sequence[Path], difficult
         labels.append(classes)
     if not image_ids:
         raise DataError(f"{image_list}: the list is empty; {_UNPACK_AGAIN}")
-    left_out = f"{dropped:,} labels that only difficult objects would give" if dropped else ""
+    left_out = f"{counted(dropped, 'label')} that only difficult objects would give" if dropped else ""
     return Original(name, Split(image_ids, labels), left_out)
 
 
@@ -179,7 +179,7 @@ def read_coco_instances(path: PathLike, name: str) -> Original:
         raise DataError(f"{path}: no image has a box; {_UNPACK_AGAIN}")
     image_ids = [file_names[image].rsplit(".", 1)[0] for image in labels]
     dropped = len(file_names) - len(labels)
-    left_out = f"{dropped:,} images without a label" if dropped else ""
+    left_out = f"{counted(dropped, 'image')} without a label" if dropped else ""
     return Original(name, Split(image_ids, list(labels.values())), left_out)
 
 
@@ -188,7 +188,7 @@ def _coco_index(path: PathLike, names: Dict[int, str]) -> Dict[int, int]:
     category_ids = sorted(names)
     found = [_COCO_NAMES.get(names[category_id], names[category_id]) for category_id in category_ids]
     if len(found) != len(COCO_CLASSES):
-        raise DataError(f"{path}: {len(found)} categories instead of {len(COCO_CLASSES)}; is this COCO?")
+        raise DataError(f"{path}: {counted(len(found), 'category')} instead of {len(COCO_CLASSES)}; is this COCO?")
     for position, (ours, theirs) in enumerate(zip(COCO_CLASSES, found)):
         if ours != theirs:
             raise DataError(f"{path}: category {position} is {shorten(theirs)} instead of {ours!r}; is this COCO?")
@@ -220,12 +220,12 @@ def read_nuswide(data_root: PathLike, unlabelled: str = "keep") -> List[Original
             path = _find_nus(Path(data_root), f"TrainTestLabels/Labels_{concept}_{name.title()}.txt")
             values = read_nus_labels(path)
             if len(values) != len(image_ids):
-                raise DataError(f"{path}: {len(values):,} labels, but {image_list} names {len(image_ids):,} images; "
-                                "take both from one copy")
+                raise DataError(f"{path}: {counted(len(values), 'label')}, but {image_list} names "
+                                f"{counted(len(image_ids), 'image')}; take both from one copy")
             present[:, column] = values
         kept = np.flatnonzero(present.any(axis=1)) if unlabelled == "drop" else np.arange(len(image_ids))
         dropped = len(image_ids) - len(kept)
-        left_out = f"{dropped:,} images without a label" if dropped else ""
+        left_out = f"{counted(dropped, 'image')} without a label" if dropped else ""
         labels = [np.flatnonzero(present[row]).tolist() for row in kept]
         originals.append(Original(name, Split([image_ids[row] for row in kept], labels), left_out))
     return originals

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 
 from datasets.description import DatasetSpec
-from datasets.files import DataError, PathLike, read_lines, shorten
+from datasets.files import DataError, PathLike, counted, read_lines, shorten
 from datasets.filter.grammar import singular_candidates
 from datasets.names import VOC_COCO_BACKGROUNDS
 from datasets.registry import IMAGE_SUFFIXES
@@ -47,7 +47,7 @@ def find_photos(folder: PathLike, workers: int = 4, progress: bool = False) -> P
     paths, others = _walk(root)
     stems = Counter(_stem(path) for path in paths)
     ids = {path: _stem(path) if stems[_stem(path)] == 1 else path for path in paths}
-    left_out = [f"{count:,} files that are no photos ({suffix or 'without extension'})"
+    left_out = [f"{counted(count, 'file')} other than photos ({suffix or 'without extension'})"
                 for suffix, count in sorted(others.items())]
     from datasets.images import check_images  # torch, which lists of originals do without
 
@@ -139,8 +139,8 @@ def read_labels(path: PathLike, classes: Sequence[str], image_ids: Sequence[str]
         found = labels.setdefault(image_id, [])
         for name in filter(None, cells[1:]):
             if name.lower() not in index:
-                raise DataError(f"{path}:{number}: {shorten(name)} is none of the {len(classes)} classes; a row is the "
-                                "photo, then a class a cell")
+                raise DataError(f"{path}:{number}: {shorten(name)} is none of the {counted(len(classes), 'class')}; a "
+                                "row is the photo, then a class a cell")
             if index[name.lower()] not in found:
                 found.append(index[name.lower()])
     if not labels:

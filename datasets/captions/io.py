@@ -6,7 +6,7 @@ from typing import Container, Dict, List, NamedTuple, Optional
 
 from datasets.captions.own_files import FORMATS, read_any_captions
 from datasets.captions.prompts import NUM_PROMPTS
-from datasets.files import DataError, PathLike
+from datasets.files import DataError, PathLike, counted
 from datasets.registry import DATASETS, DatasetSpec, how_to_caption
 from datasets.split_file import split_ids
 
@@ -79,12 +79,12 @@ def load_captions(caption_root: PathLike, dataset: str, image_ids: Container[str
     for other_path, only, other in ((re_path, first, re_captions), (path, re_captions, first)):
         missing = only.keys() - other.keys()
         if missing:
-            raise DataError(f"{other_path}: {len(missing)} of {len(only)} images are not in this file, the first is "
-                            f"{min(missing)!r}; finish the captioning run")
+            raise DataError(f"{other_path}: {len(missing)} of {counted(len(only), 'image')} missing from this file, "
+                            f"the first is {min(missing)!r}; finish the captioning run")
     for image_id, texts in first.items():
         if len(texts) != len(re_captions[image_id]):
             raise DataError(f"{re_path}: image {image_id!r} has {len(re_captions[image_id])} re-captions, but "
-                            f"{len(texts)} captions in {path.name}; caption the image again")
+                            f"{counted(len(texts), 'caption')} in {path.name}; caption the image again")
     return CaptionSet(first, re_captions)
 
 

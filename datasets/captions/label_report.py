@@ -12,7 +12,7 @@ from datasets.captions.io import load_dataset_captions
 from datasets.captions.labels import CoOccurrence, count_co_occurrence, merge_prompts, read_captions, unnamed_classes
 from datasets.captions.prompts import QUESTION_STEMS
 from datasets.captions.scores import score_images
-from datasets.files import DataError, PathLike
+from datasets.files import DataError, PathLike, counted
 from datasets.filter.grammar import FUNCTION_WORDS, PUNCTUATION, tokenise
 from datasets.filter.lexicon import load_lexicon
 from datasets.filter.matcher import CategoryMatcher
@@ -69,11 +69,11 @@ def report(spec: DatasetSpec, caption_root: PathLike, output_root: PathLike, tru
     """
     matcher = CategoryMatcher(load_lexicon(spec, synonym_root), find_unclaimed=True)
     captions = load_dataset_captions(caption_root, spec)
-    print(f"{spec.title}: {len(captions):,} images, {sum(map(len, captions.values())):,} captions")
+    print(f"{spec.title}: {counted(len(captions), 'image')}, {counted(sum(map(len, captions.values())), 'caption')}")
     read = read_captions(captions, matcher, words=bool(truth))
     del captions  # the texts are the largest thing in memory, and all is read
     labels = merge_prompts(read)
-    counted = count_co_occurrence(labels, len(spec.categories))
+    co_occurrence = count_co_occurrence(labels, len(spec.categories))
     if truth:
         print()
         targets, rows = _read_truth(truth, list(labels), len(spec.classes))
@@ -87,16 +87,16 @@ def report(spec: DatasetSpec, caption_root: PathLike, output_root: PathLike, tru
     print("\nwords without a category that come with a class; list under its synonyms those that mean it")
     for index, name in enumerate(spec.classes):
         print(f"  {name}: {', '.join(telling_words(read.companions.get(index, Counter()), words)) or '-'}")
-    print(unnamed_classes(spec.classes, counted.counts), end="")
+    print(unnamed_classes(spec.classes, co_occurrence.counts), end="")
     print(f"\nmost frequent words that no category claims (captions)\n  {_columns(words.most_common(top))}")
     print("\nstrongest edges: P(i given j), and the lists that name j")
-    edges = strongest_edges(counted, top)
+    edges = strongest_edges(co_occurrence, top)
     if not edges:
         print(f"  none: no category is named {MIN_EDGE_LISTS} times beside another")
     for edge in edges:
         print(f"  {edge.probability:.2f}  {spec.categories[edge.category]} given {spec.categories[edge.other]} "
               f"({edge.lists:,})")
-    paths = save_figure(graph_figure(adjacency(counted), spec.categories, len(spec.classes)),
+    paths = save_figure(graph_figure(adjacency(co_occurrence), spec.categories, len(spec.classes)),
                         Path(output_root) / spec.name / GRAPH_FIGURE)
     print(f"\nadjacency drawn: {', '.join(map(str, paths))}")
 
@@ -113,18 +113,19 @@ def measure(scores: np.ndarray, targets: np.ndarray) -> Quality:
     return Quality(ap, float(thresholds[best]), *(100 * float(curve[best]) for curve in (precision, recall, f1)))
 
 
-def adjacency(counted: CoOccurrence) -> np.ndarray:
+def adjacency(co_occurrence: CoOccurrence) -> np.ndarray:
     """(O, O), [i, j] = P(i given j), unit diagonal (paper Fig. 2)."""
-    matrix = np.array(counted.together, dtype=float) / np.maximum(counted.counts, 1)
+    matrix = np.array(co_occurrence.together, dtype=float) / np.maximum(co_occurrence.counts, 1)
     np.fill_diagonal(matrix, 1)
     return matrix
 
 
-def strongest_edges(counted: CoOccurrence, top: int) -> List[Edge]:
+def strongest_edges(co_occurrence: CoOccurrence, top: int) -> List[Edge]:
     """The largest P(i given j) between different categories, j named often enough."""
-    matrix = adjacency(counted)
-    edges = [Edge(i, j, float(matrix[i, j]), counted.counts[j]) for i in range(len(matrix)) for j in range(len(matrix))
-             if i != j and counted.counts[j] >= MIN_EDGE_LISTS and matrix[i, j] > 0]
+    matrix = adjacency(co_occurrence)
+    categories = range(len(matrix))
+    edges = [Edge(i, j, float(matrix[i, j]), co_occurrence.counts[j]) for i in categories for j in categories
+             if i != j and co_occurrence.counts[j] >= MIN_EDGE_LISTS and matrix[i, j] > 0]
     return sorted(edges, key=lambda edge: (-edge.probability, -edge.lists))[:top]
 
 
@@ -165,7 +166,7 @@ def _read_truth(paths: Sequence[PathLike], image_ids: Sequence[str], num_classes
 
 
 def _print_quality(spec: DatasetSpec, targets: np.ndarray, votes: Quality, scores: Quality) -> None:
-    print(f"label quality on {len(targets):,} images (AP in percent)")
+    print(f"label quality on {counted(len(targets), 'image')} (AP in percent)")
     width = max(map(len, spec.classes))
     print(f"  {'class':{width}}  images   votes  scores")
     for name, positives, vote_ap, score_ap in zip(spec.classes, targets.sum(axis=0), votes.average_precision,

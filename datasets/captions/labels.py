@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Collection, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 from datasets.captions.io import CaptionSet
-from datasets.files import shorten
+from datasets.files import counted, shorten
 from datasets.filter.context_rules import Categories
 from datasets.filter.matcher import CategoryMatcher
 from datasets.filter.words import CaptionWords
@@ -138,8 +138,9 @@ def compare_with_splits(spec: DatasetSpec, captioned: Collection[str], train_ids
     warnings = []
     without = [image_id for image_id in train_ids if image_id not in captioned]
     if without:
-        warnings.append(f"warning: {len(without):,} of {len(train_ids):,} training images have no caption, the first "
-                        f"is {shorten(without[0])}; caption them, or take them out of {spec.train_split_file}")
+        warnings.append(f"warning: {len(without):,} of {counted(len(train_ids), 'training image')} without a caption, "
+                        f"the first is {shorten(without[0])}; caption them, or take them out of "
+                        f"{spec.train_split_file}")
     known = {*train_ids, *test_ids}
     foreign = [image_id for image_id in captioned if image_id not in known]
     if foreign and known and spec.name not in DATASETS:  # of those, many take a part

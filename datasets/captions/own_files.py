@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Container, Dict, Iterator, List, Mapping, Tuple
 
-from datasets.files import DataError, read_json, read_lines, shorten
+from datasets.files import DataError, counted, read_json, read_lines, shorten
 
 FORMATS = (".json", ".jsonl", ".csv")
 """Suffixes of the files that are read, in the order of search."""
@@ -48,8 +48,8 @@ def read_any_captions(path: Path, missing: str = "", image_ids: Container[str] =
         raise DataError(f"{path}: holds no image; caption the images first")
     empty = [image_id for image_id, texts in captions.items() if not texts]
     if empty:
-        raise DataError(f"{places[empty[0]]}: {len(empty):,} images have no caption, the first is {shorten(empty[0])}; "
-                        "caption them, or take them out")
+        raise DataError(f"{places[empty[0]]}: {counted(len(empty), 'image')} without a caption, the first is "
+                        f"{shorten(empty[0])}; caption them, or take them out")
     return captions
 
 

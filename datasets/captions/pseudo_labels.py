@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from datasets.captions.label_files import CO_OCCURRENCE_FILE, COUNTS_FILE, LABELS_FILE, SCORES_FILE, read_copy
-from datasets.files import DataError, PathLike, read_json, shorten
+from datasets.files import DataError, PathLike, counted, read_json, shorten
 
 
 def load_targets(label_dir: PathLike, image_ids: Sequence[str], categories: Sequence[str],
@@ -158,8 +158,8 @@ def _read_entries(path: Path) -> Dict[str, Any]:
 def _select(path: Path, entries: Dict[str, Any], image_ids: Sequence[str]) -> List[Any]:
     missing = [image_id for image_id in image_ids if image_id not in entries]
     if missing:
-        raise DataError(f"{path}: {len(missing):,} of {len(image_ids):,} images have no entry, the first is "
-                        f"{shorten(missing[0])}; caption them and {_again()}, or take them out of the split file")
+        raise DataError(f"{path}: {len(missing):,} of {counted(len(image_ids), 'image')} without an entry, the first "
+                        f"is {shorten(missing[0])}; caption them and {_again()}, or take them out of the split file")
     return [entries[image_id] for image_id in image_ids]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Dict, NamedTuple, Optional
 
 from datasets.captions.io import load_captions
-from datasets.files import DataError, PathLike, atomic_write
+from datasets.files import DataError, PathLike, atomic_write, counted
 
 SOURCE = ("https://raw.githubusercontent.com/yonghyeonjo46/BAC-GCN/"
           "825d9d9bf0b87311ccaa9e4da0d0645cd3575642/caption")
@@ -54,7 +54,7 @@ def fetch_captions(dataset: str, caption_root: PathLike, source: str = SOURCE,
     for name in names:
         _fetch_file(f"{source}/{name}", Path(caption_root) / name, published[name])
     images = len(load_captions(caption_root, dataset))
-    print(f"{Path(caption_root) / dataset}: the BAC-GCN authors' captions of {images:,} images")
+    print(f"{Path(caption_root) / dataset}: the BAC-GCN authors' captions of {counted(images, 'image')}")
 
 
 def _fetch_file(url: str, path: Path, expected: PublishedFile) -> None:
@@ -81,7 +81,7 @@ def _fetch_file(url: str, path: Path, expected: PublishedFile) -> None:
 def _fault(content: bytes, expected: PublishedFile) -> Optional[str]:
     """How `content` differs from the published file, or None."""
     if len(content) != expected.size:
-        return f"{len(content):,} bytes instead of {expected.size:,}"
+        return f"{counted(len(content), 'byte')} instead of {expected.size:,}"
     if expected.sha256 is not None and hashlib.sha256(content).hexdigest() != expected.sha256:
         return "its SHA-256 differs"
     return None

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Dict, NamedTuple, Optional, Sequence
 
-from datasets.files import DataError
+from datasets.files import DataError, counted
 from datasets.flag_parser import FlagParser
 from datasets.registry import DATASETS, get_dataset
 from engine.command_line.data_flags import DATA_DEFAULTS, fill_defaults
@@ -89,6 +89,6 @@ def _check_categories(args: argparse.Namespace, trained: Checkpoint) -> None:
                         "trained on this description, so give its path by --dataset")
     spec, categories = get_dataset(args.dataset), tuple(trained["categories"])
     if categories not in (spec.classes, spec.categories):
-        raise DataError(f"{args.checkpoint}: trained for the {len(categories)} categories of "
+        raise DataError(f"{args.checkpoint}: trained for the {counted(len(categories), 'category')} of "
                         f"{trained_on}, which are not those of {args.dataset}; leave --dataset out, or "
                         "train on it")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datasets.captions.pseudo_labels import load_targets
-from datasets.files import DataError
+from datasets.files import DataError, counted
 from datasets.registry import DatasetSpec
 from engine.evaluation.metrics import average_precision, mean_ap
 from engine.features.feature_set import FeatureSet
@@ -65,8 +65,9 @@ def hold_out(data: FeatureSet, args: argparse.Namespace, spec: DatasetSpec) -> H
         labels = load_targets(label_folder(args, spec), held_out.image_ids, spec.categories, REFERENCE_LABELS)
         held_out.targets = labels[:, :len(spec.classes)]
     if not kept.any() or not (held_out.targets >= POSITIVE).any():
-        raise DataError(f"--val_share {args.val_share} keeps {len(rows)} of {len(data)} training images out: "
-                        f"{'no class is named in them' if kept.any() else 'nothing is left to train on'}; change it")
+        raise DataError(f"--val_share {args.val_share} keeps {len(rows)} of {counted(len(data), 'training image')} "
+                        f"out: {'no class is named in them' if kept.any() else 'nothing is left to train on'}; "
+                        "change it")
     return Halves(data.select(kept.nonzero().flatten()), held_out)
 
 

@@ -7,7 +7,7 @@ from typing import List, NamedTuple, Optional, Sequence
 import numpy as np
 from torch import Tensor
 
-from datasets.files import DataError, PathLike, atomic_write
+from datasets.files import DataError, PathLike, atomic_write, counted
 
 
 class ScoresFile(NamedTuple):
@@ -50,5 +50,6 @@ def load_scores(path: PathLike) -> ScoresFile:
         raise DataError(f"{path}: not a scores.npz of eval.py ({type(error).__name__}); evaluate again") from None
     targets = arrays.get("targets")
     if scores.shape != (len(ids), len(classes)) or (targets is not None and targets.shape != scores.shape):
-        raise DataError(f"{path}: {len(ids)} ids and {len(classes)} classes, but scores {scores.shape}; evaluate again")
+        raise DataError(f"{path}: {counted(len(ids), 'id')} and {counted(len(classes), 'class')}, but scores "
+                        f"{scores.shape}; evaluate again")
     return ScoresFile(ids.tolist(), classes.tolist(), scores, targets)

@@ -8,13 +8,13 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datasets.files import DataError
+from datasets.files import DataError, counted
 from datasets.progress import bar, say
 from datasets.split_file import ImageList
 from engine.features.feature_store import (
@@ -109,10 +109,9 @@ class _Plan(NamedTuple):
 def _plan(encoder: FrozenEncoder, images: ImageList, what: str, args: argparse.Namespace,
           root: Optional[Path] = None) -> _Plan:
     meta = _describe(encoder, images, args.patch_dtype)
-    name = hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:16]
     grid = encoder.grid(*images[0][0].shape[-2:])
     arrays = store_arrays(len(images), grid[0] * grid[1], encoder.embed_dim, args.patch_dtype)
-    return _Plan(images, what, (root or Path(args.feature_root)) / name, meta, grid, arrays)
+    return _Plan(images, what, (root or Path(args.feature_root)) / _name(meta), meta, grid, arrays)
 
 
 def _describe(encoder: FrozenEncoder, images: ImageList, patch_dtype: str) -> Dict[str, Any]:
@@ -122,6 +121,11 @@ def _describe(encoder: FrozenEncoder, images: ImageList, patch_dtype: str) -> Di
         "patch_dtype": patch_dtype,
         "images": list_digest(images),
     }
+
+
+def _name(meta: Dict[str, Any]) -> str:
+    """A store's folder."""
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _size(arrays: Dict[str, ArraySpec]) -> int:
@@ -191,22 +195,38 @@ def _open(encoder: FrozenEncoder, plan: _Plan, args: argparse.Namespace) -> Feat
 
 
 def _fill(encoder: FrozenEncoder, plan: _Plan, args: argparse.Namespace) -> None:
-    device, images, size = encoder.device, plan.images, _size(plan.arrays)
-    say(f"features ({plan.what}): {len(images):,} images x {format_bytes(size / len(images))} = {format_bytes(size)} "
-        f"in {plan.folder}")
+    images, size, wide = plan.images, _size(plan.arrays), _in_fp16(plan)
+    say(f"features ({plan.what}): {counted(len(images), 'image')} x {format_bytes(size / len(images))} = "
+        f"{format_bytes(size)} in {plan.folder}" + (f", converted from {wide.folder}" if wide else ""))
     with StoreWriter(plan.folder, plan.arrays) as writer:
         chunks = writer.chunks_to_do()
         batches = [chunk[start:start + args.encode_batch_size]
                    for chunk in chunks for start in range(0, len(chunk), args.encode_batch_size)]
-        loader = DataLoader(images, batch_sampler=list(map(list, batches)), num_workers=_workers(args),
-                            pin_memory=device.type == "cuda")
         own = sum(map(len, chunks))
         done = max(len(images) // world().size - own, 0)  # of this process's share, before a stop
+        features = map(wide.__getitem__, batches) if wide else _encode(encoder, images, batches, args)
         with bar(f"features ({plan.what})", "image", own + done, done) as shown:
-            for rows, (batch, _) in zip(batches, loader):
-                writer.write(rows, pack(encoder(batch.to(device, non_blocking=True)), args.patch_dtype))
+            for rows, batch in zip(batches, features):
+                writer.write(rows, pack(batch, args.patch_dtype))
                 shown.update(len(rows))
     writer.finish({**plan.meta, "grid": plan.grid, "of": belongs_to(plan.what, images, args)})
+    if wide:
+        say(f"the features in fp16 can go: python -m engine.stores --below {wide.folder.parent} --remove "
+            f"{wide.folder.name}")
+
+
+def _in_fp16(plan: _Plan) -> Optional[FeatureStore]:
+    """The finished store of the same features in fp16, where int8 is asked for: it saves encoding them again."""
+    folder = plan.folder.parent / _name({**plan.meta, "patch_dtype": "fp16"})
+    return FeatureStore(folder) if folder != plan.folder and is_complete(folder) else None
+
+
+def _encode(encoder: FrozenEncoder, images: ImageList, batches: Sequence[range],
+            args: argparse.Namespace) -> Iterator[Features]:
+    loader = DataLoader(images, batch_sampler=list(map(list, batches)), num_workers=_workers(args),
+                        pin_memory=encoder.device.type == "cuda")
+    for batch, _ in loader:
+        yield encoder(batch.to(encoder.device, non_blocking=True))
 
 
 def _workers(args: argparse.Namespace) -> int:

@@ -29,11 +29,14 @@ LOCK = "lock"
 
 
 def pack(features: Features, patch_dtype: str) -> PackedFeatures:
-    """Features to what is stored: fp16, or for the patch embeddings int8 with one fp16 scale a patch."""
+    """Features to what is stored: fp16, or for the patch embeddings int8 with one fp16 scale a patch.
+
+    int8 is made of what fp16 would keep, so that a store in fp16 can be converted to the bytes of one that is encoded.
+    """
     packed = {"global_embeddings": features.global_embeddings.half()}
     if patch_dtype == "fp16":
         return {"patch_embeddings": features.patch_embeddings.half(), **packed}
-    patches = features.patch_embeddings.float()
+    patches = features.patch_embeddings.half().float()
     scales = (patches.abs().amax(dim=-1) / 127).clamp_min(torch.finfo(torch.float16).tiny).half()
     codes = (patches / scales[..., None]).round().clamp(-127, 127).to(torch.int8)
     return {"patch_embeddings": codes, "patch_scales": scales, **packed}

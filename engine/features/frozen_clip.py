@@ -12,7 +12,7 @@ import torch
 import clip
 from clip.clip import OPEN_CLIP_FILES, TRANSFORMERS_FILES, download
 from clip.model import CLIP
-from datasets.files import DataError, PathLike
+from datasets.files import DataError, PathLike, counted
 from datasets.progress import keep_quiet, others_bars
 from datasets.registry import get_dataset
 from engine.process.distributed import is_main
@@ -80,7 +80,7 @@ def build_encoder(args: argparse.Namespace, clip_model: CLIP) -> CLIPEncoder:
                         f"the nearest is {max(1, round(side / patch)) * patch}")
     rows, columns = clip_model.visual.grid(side, side)
     if getattr(args, "k", 1) > rows * columns:
-        raise DataError(f"--k {args.k}: {args.model_path} makes {rows * columns} patches of an image; "
+        raise DataError(f"--k {args.k}: {args.model_path} makes {counted(rows * columns, 'patch')} of an image; "
                         "choose at most so many")
     layers = len(clip_model.visual.transformer.resblocks)
     if not -layers <= getattr(args, "attention_layer", -1) < layers:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from clip.model import CLIP
-from datasets.files import DataError, atomic_write
+from datasets.files import DataError, atomic_write, counted
 from datasets.progress import say
 from datasets.split_file import ImageList
 from engine.features.frozen_clip import build_encoder, load_clip
@@ -72,7 +72,8 @@ def _load_timm_encoder(args: argparse.Namespace, name: str, device: torch.device
                         "--masked_globals out") from None
     rows, columns = encoder.grid(encoder.resolution, encoder.resolution)
     if args.k > rows * columns:
-        raise DataError(f"--k {args.k}: {name} makes {rows * columns} patches of an image; choose at most so many")
+        raise DataError(f"--k {args.k}: {name} makes {counted(rows * columns, 'patch')} of an image; choose at most "
+                        "so many")
     return encoder
 
 
@@ -116,7 +117,7 @@ def _sample(encoder: TimmEncoder, images: ImageList, args: argparse.Namespace) -
     """Features of some training images at the network's own width: patches (n, W) and globals (m, W)."""
     generator = torch.Generator().manual_seed(args.encoder_seed)
     rows = torch.randperm(len(images), generator=generator)[:FIT_IMAGES].sort().values.tolist()
-    say(f"--encoder {args.encoder}: fitting {args.encoder_reduction} to {len(rows)} training images")
+    say(f"--encoder {args.encoder}: fitting {args.encoder_reduction} to {counted(len(rows), 'training image')}")
     patches, globals_ = [], []
     for batch, _ in DataLoader(Subset(images, rows), args.encode_batch_size, num_workers=args.num_workers):
         wide = encoder.wide(batch.to(encoder.device))

@@ -9,7 +9,7 @@ from typing import Dict, List, NamedTuple, Sequence
 
 from filelock import FileLock
 
-from datasets.files import DataError, PathLike, read_json, shorten, write_json
+from datasets.files import DataError, PathLike, counted, read_json, shorten, write_json
 from datasets.progress import say
 from datasets.split_file import ImageList, Split, find_unreadable, read_split_file
 
@@ -44,7 +44,7 @@ def readable(image_ids: Sequence[str], img_root: PathLike, args: argparse.Namesp
     images = ImageList(img_root, image_ids)
     reasons = check_once(images, Path(args.feature_root) / CHECKED, args.num_workers)
     if reasons:
-        summary = f"{img_root}: {len(reasons):,} of {len(images):,} images cannot be read (listed above)"
+        summary = f"{img_root}: {len(reasons):,} of {counted(len(images), 'image')} cannot be read (listed above)"
         if not args.skip_unreadable:
             raise DataError(f"{summary}; mend them, or go on without them by --skip_unreadable")
         if len(reasons) == len(images):
@@ -82,8 +82,8 @@ def read_test_split(args: argparse.Namespace, num_classes: int) -> ReadableSplit
                         "`image_id class class ...`. To go on without labels, pass --unlabelled_test")
     labelled = sum(map(bool, split.labels))
     if 0 < labelled < FEW_LABELLED:
-        say(f"warning: {args.val_split_file}: {labelled} test images with a label, of "
-            f"{len(set().union(*split.labels))} of {num_classes} classes; an mAP over so few means nothing")
+        say(f"warning: {args.val_split_file}: {counted(labelled, 'test image')} with a label, of "
+            f"{len(set().union(*split.labels))} of {counted(num_classes, 'class')}; an mAP over so few means nothing")
     return ReadableSplit(images, split, skipped)
 
 

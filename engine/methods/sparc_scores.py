@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clip.model import CLIP
 from datasets.captions.pseudo_labels import load_counts
-from datasets.files import DataError, PathLike, atomic_write, read_lines, shorten
+from datasets.files import DataError, PathLike, atomic_write, counted, read_lines, shorten
 from datasets.registry import DatasetSpec
 from engine.evaluation.evaluation_set import EvaluationSet
 from engine.features.extraction import extract_features
@@ -92,8 +92,8 @@ def load_sparc(path: PathLike, clip_model: CLIP, spec: DatasetSpec) -> Tuple[Spa
                         "`eval.py --method sparc`") from None
     sparc = Sparc(clip_model, spec, compounds, prompts) if found == list(spec.classes) else None
     if sparc is None or arrays.get("words", np.array(sparc.words)).tolist() != sparc.words:
-        raise DataError(f"{path}: statistics of {len(found)} classes with other names or prompt_words; choose their "
-                        "--dataset, or make them again")
+        raise DataError(f"{path}: statistics of {counted(len(found), 'class')} with other names or prompt_words; "
+                        "choose their --dataset, or make them again")
     if weights != sparc.weights:
         raise DataError(f"{path}: statistics of other CLIP weights than --model_path; make them again")
     return sparc, statistics

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Callable, NamedTuple, Optional
 
 from datasets.captions.pseudo_labels import load_targets
-from datasets.files import DataError
+from datasets.files import DataError, counted
 from datasets.split_file import read_image_ids
 from engine.evaluation.evaluation_set import EvaluationSet, Scored
 from engine.evaluation.threshold import best_threshold, spread
@@ -89,4 +89,4 @@ def tag_threshold(test: EvaluationSet, trained: Optional[Checkpoint],
         return TagThreshold(None, "no threshold for tags, give one as --threshold: the logits above 0 count, or else "
                                   "the scores above the midpoint of their image's")
     return TagThreshold(best_threshold(score(sample).confidence, sample.targets),
-                        f"found on {len(sample.images):,} training images and their captions")
+                        f"found on {counted(len(sample.images), 'training image')} and their captions")

@@ -13,7 +13,7 @@ import clip
 from clip.model import CLIP
 from datasets.captions.io import load_dataset_captions
 from datasets.captions.pseudo_labels import load_prompt_labels
-from datasets.files import DataError
+from datasets.files import DataError, counted
 from datasets.progress import bar, say
 from engine.evaluation.evaluation_set import EvaluationSet, Scored
 from engine.features.extraction import FeatureSource, extract_features
@@ -63,8 +63,8 @@ def load_texts(test: EvaluationSet, image_ids: Sequence[str]) -> LabelledTexts:
     captions = load_dataset_captions(args.caption_root, spec)
     missing = [image_id for image_id in image_ids if image_id not in captions]
     if missing:
-        raise DataError(f"{args.caption_root}/{spec.name}: {len(missing)} training images have no captions, the first "
-                        f"is {missing[0]!r}; caption them, or take them out of the split file")
+        raise DataError(f"{args.caption_root}/{spec.name}: {counted(len(missing), 'training image')} without "
+                        f"captions, the first is {missing[0]!r}; caption them, or take them out of the split file")
     labels = load_prompt_labels(label_folder(args, spec), image_ids, spec.categories)
     texts: List[str] = []
     named: List[List[int]] = []

@@ -6,6 +6,7 @@ import shlex
 import shutil
 from typing import NamedTuple, Sequence, Set
 
+from datasets.files import counted
 from engine.features.feature_store import format_bytes
 from engine.paper.request import PaperRequest
 from engine.paper.speed import Speeds, existing_folder, told
@@ -54,7 +55,7 @@ def write_plan(request: PaperRequest, steps: Sequence[Step], speeds: Speeds, kno
     free = shutil.disk_usage(existing_folder(request.train_args.feature_root)).free
     gpus = f"{request.args.gpus} processes" if request.args.gpus > 1 else "one process"
     rows.append(("", "all that is missing", "", format_bytes(total.nbytes), duration(total.seconds)))
-    lines = [f"{request.spec.title}: {len(request.seeds)} seeds, {gpus}, in {request.folder}", "",
+    lines = [f"{request.spec.title}: {counted(len(request.seeds), 'seed')}, {gpus}, in {request.folder}", "",
              format_table(("step", "", "state", "disk", "time"), rows, left=(0, 1, 2)), "", *advice,
              f"free at {request.train_args.feature_root}: {format_bytes(free)}"
              + (", which is too little: --patch_dtype int8 halves the features, or choose another --feature_root"

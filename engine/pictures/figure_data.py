@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from datasets.captions.pseudo_labels import load_counts
-from datasets.files import DataError, PathLike, read_json, read_lines
+from datasets.files import DataError, PathLike, counted, read_json, read_lines
 from datasets.images import read_image
 from datasets.plotting import SERIES, graph_figure, save_figure
 from datasets.registry import get_dataset
@@ -139,7 +139,7 @@ def _draw_per_class(args: argparse.Namespace, trained: Optional[Checkpoint]) -> 
     title = method_title(args, weights_name(args.model_path))
     images = len(read_image_ids(args.val_split_file))
     return per_class_figure(predictor.spec.classes, ours, baseline, title, name,
-                            f"the {images:,} test images of {predictor.spec.title}")
+                            f"the {counted(images, 'test image')} of {predictor.spec.title}")
 
 
 def baseline_title(path: PathLike) -> str:

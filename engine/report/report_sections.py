@@ -11,6 +11,7 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from datasets.captions.io import Captions
+from datasets.files import counted
 from datasets.images import read_image
 from datasets.plotting import graph_figure
 from engine.evaluation.predictor import class_ap
@@ -68,16 +69,16 @@ def tiles(material: Material) -> str:
 def _went_in(material: Material) -> str:
     predictor, args, own = material.predictor, material.args, material.runs[0]
     classes, backgrounds = predictor.spec.classes, predictor.categories[predictor.num_classes:]
-    names = f"<span class=class>{len(classes)} classes</span> to be found: {html.words(classes)}."
+    names = f"<span class=class>{counted(len(classes), 'class')}</span> to be found: {html.words(classes)}."
     if backgrounds:
         names += (f"<br><span class=background>{len(backgrounds)} backgrounds</span> beside them: "
                   f"{html.words(backgrounds)}.")
     captions = _captions_each(material.captions)
     return html.section(
         "What went in",
-        f"<b>{len(material.train.image_ids):,} training images</b> with {captions} and no labels; "
-        f"<b>{len(material.test.image_ids):,} test images</b>, whose labels serve for scoring alone; a frozen CLIP "
-        f"(<code>{escape(Path(args.model_path).name)}</code>). {args.epochs} epochs, "
+        f"<b>{counted(len(material.train.image_ids), 'training image')}</b> with {captions} and no labels; "
+        f"<b>{counted(len(material.test.image_ids), 'test image')}</b>, whose labels serve for scoring alone; a "
+        f"frozen CLIP (<code>{escape(Path(args.model_path).name)}</code>). {counted(args.epochs, 'epoch')}, "
         f"{'seed' if len(own.seeds) == 1 else 'seeds'} {', '.join(map(str, own.seeds))}.", f"<p>{names}</p>")
 
 
@@ -115,7 +116,7 @@ def _example(material: Material, row: int) -> str:
     texts = [f"<li>{escape(text)}</li>" for text in material.captions[material.train.image_ids[row]]]
     alt = "training image with " + ", ".join(categories[category] for category in sorted(true))
     photo = html.photo(np.asarray(read_image(material.train_images.path(row))))
-    more = ("" if len(texts) <= 3 else f'<details><summary>{len(texts) - 3} more captions</summary>'
+    more = ("" if len(texts) <= 3 else f"<details><summary>{counted(len(texts) - 3, 'more caption')}</summary>"
             f'<ol start="4">{"".join(texts[3:])}</ol></details>')
     return (f'<div class="card">{html.figure(photo, alt)}<div class="chips">{"".join(chips)}</div>'
             f'<ol>{"".join(texts[:3])}</ol>{more}</div>')
@@ -131,7 +132,7 @@ def _results(material: Material) -> str:
     bars = html.figure(
         html.chart(per_class_figure(classes, ours, zero_shot, own.title, "CLIP zero-shot")),
         "bar chart of the average precision of every class, beside CLIP zero-shot", kind="chart bars")
-    better = f"{int((ours > zero_shot).sum())} of {len(classes)} classes are better than with CLIP alone"
+    better = f"{int((ours > zero_shot).sum())} of {counted(len(classes), 'class')} are better than with CLIP alone"
     return "".join((
         '<div class="two">',
         html.section("mAP per epoch", "On the test images." + " Until the crops join, both lines are the same."
@@ -238,7 +239,8 @@ def _crops(material: Material) -> str:
     return html.section(
         "Small objects that ReSO found",
         f"Before epoch {material.args.reso_epoch} the model's own maps are searched for small regions of the classes "
-        f"that the captions name. That gave {len(crops):,} crops of {len({crop.image_id for crop in crops}):,} images "
+        f"that the captions name. That gave {counted(len(crops), 'crop')} of "
+        f"{counted(len({crop.image_id for crop in crops}), 'image')} "
         f"to train on as well. {np.mean(true):.0%} of them were cut for a class that is truly in the image (✓). Evenly "
         "spaced in the list, not picked.",
         f'<div class="crops">{"".join(cells)}</div>')

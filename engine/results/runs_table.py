@@ -4,6 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
+from datasets.files import counted
 from datasets.registry import DATASETS
 from engine.command_line.method_flags import METHODS
 from engine.results.finished_runs import F1_MEASURES, Collection, Experiment, RunGroup, format_flags
@@ -71,9 +72,9 @@ def _trust(groups: Sequence[RunGroup]) -> List[str]:
             from scipy.stats import spearmanr  # slow to import, and most commands make no such table
 
             lost = max(true for _, true in pairs) - max(pairs)[1]
-            notes.append(f"{dataset_title(*place)}: over the {len(pairs)} rows with a pseudo_mAP its rank correlation "
-                         f"with the mAP is {spearmanr(*zip(*pairs)).statistic:.2f}; the row that it would choose is "
-                         f"{lost:.2f} mAP below the best.")
+            notes.append(f"{dataset_title(*place)}: over the {counted(len(pairs), 'row')} with a pseudo_mAP its rank "
+                         f"correlation with the mAP is {spearmanr(*zip(*pairs)).statistic:.2f}; the row that it would "
+                         f"choose is {lost:.2f} mAP below the best.")
     return notes
 
 

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
-from datasets.files import DataError, PathLike, read_json, write_json
+from datasets.files import DataError, PathLike, counted, read_json, write_json
 from engine.command_line.older_runs import complete_flags
 from engine.results.finished_runs import PLACES, changed_flags, format_flags
 from engine.results.studies import Variant
@@ -103,7 +103,7 @@ def selection_table(ranking: Sequence[Ranked], rounds: Sequence[int], seeds: int
         (str(place), ranked.variant.title, format_flags(ranked.variant.flags) or NOTHING,
          *(f"{score:.2f}" for score in ranked.scores), *[NOTHING] * (len(rounds) - len(ranked.scores)))
         for place, ranked in enumerate(ranking, start=1)]
-    header = ("rank", "variant", "flags", *(f"after {epochs} epochs" for epochs in rounds))
+    header = ("rank", "variant", "flags", *(f"after {counted(epochs, 'epoch')}" for epochs in rounds))
     return Table("Variants by pseudo_mAP in percent", header, rows, (
         f"{seeds} seed{'s' * (seeds > 1)} each, on training images that were held out, against their caption scores; "
         "the better half of a column goes on to the next.",))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Callable, Container, Dict, Iterator, List, Optional, Sequence
 from typing import Counter as CounterType
 
-from datasets.files import DataError, PathLike
+from datasets.files import DataError, PathLike, counted
 from datasets.images import read_image
 from datasets.progress import bar, say, say_beside_bar
 from engine.command_line.method_flags import method_title
@@ -118,9 +118,9 @@ def _settings(args: argparse.Namespace, scorer: Scorer, run: TagRun) -> Dict[str
 
 def _report_unreadable(paths: Sequence[str], run: TagRun) -> None:
     if len(run.unreadable) == len(paths):
-        raise DataError(f"none of {len(paths):,} photos can be read (listed above), so nothing is written")
+        raise DataError(f"none of {counted(len(paths), 'photo')} can be read (listed above), so nothing is written")
     if run.unreadable:
-        print(f"{len(run.unreadable):,} of {len(paths):,} photos cannot be read (listed above)")
+        print(f"{len(run.unreadable):,} of {counted(len(paths), 'photo')} cannot be read (listed above)")
 
 
 def score_photos(paths: List[str], scorer: Scorer, run: TagRun, args: argparse.Namespace,

@@ -9,7 +9,7 @@ from typing import Any, Dict, NamedTuple, Optional
 import torch
 from torch import Tensor
 
-from datasets.files import DataError, PathLike, shorten
+from datasets.files import DataError, PathLike, counted, shorten
 from engine.command_line.older_runs import complete_flags
 from engine.command_line.saved_flags import check_flags
 from engine.command_line.train_flags import get_args_parser
@@ -81,7 +81,7 @@ def _checkpoint_fault(checkpoint: Any) -> Optional[str]:
                 or record.get("epoch") != number or ("mAP" in record) != ("mAP" in checkpoint["history"][0]):
             return f"no record of epoch {number}"
     if checkpoint["epoch"] != len(checkpoint["history"]):
-        return f"{len(checkpoint['history'])} records of {checkpoint['epoch']} epochs"
+        return f"{counted(len(checkpoint['history']), 'record')} of {counted(checkpoint['epoch'], 'epoch')}"
     batches, loss = checkpoint["progress"].get("batches"), checkpoint["progress"].get("loss")
     if type(batches) is not int or batches < 0 or not isinstance(loss, Tensor) or loss.dtype != torch.float32 \
             or loss.shape:

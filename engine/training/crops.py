@@ -13,7 +13,7 @@ from typing import List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from datasets.files import DataError
+from datasets.files import DataError, counted
 from datasets.images import read_image
 from datasets.progress import bar, say
 from datasets.split_file import ImageList
@@ -90,8 +90,8 @@ def check_room(regions: Sequence[Region], looked_at: int, images: ImageList, enc
              for region in regions[::-(-len(regions) // SAMPLE_CROPS) or 1]]
     pictures = count * sum(sizes) // max(len(sizes), 1)
     features = count * image_bytes(encoder, args)
-    say(f"ReSO: about {count:,} crops, {len(regions) / max(looked_at, 1):.2g} an image in a sample of {looked_at:,}: "
-        f"{format_bytes(pictures)} of pictures and {format_bytes(features)} of features in {folder}")
+    say(f"ReSO: about {counted(count, 'crop')}, {len(regions) / max(looked_at, 1):.2g} an image in a sample of "
+        f"{looked_at:,}: {format_bytes(pictures)} of pictures and {format_bytes(features)} of features in {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if pictures + features > free:
@@ -171,8 +171,8 @@ def extend_with_crops(model: BACGCN, data: FeatureSet, images: ImageList, encode
     with watch.part("mining"):
         crops = read_index(folder) if from_main((folder / INDEX_NAME).exists) else mine_crops(
             model, store, images, data.targets, num_classes, encoder, args, device, folder)
-    say(f"ReSO: {len(crops)} small regions in {len({crop.image_id for crop in crops})} of {len(images)} images, "
-        f"crops in {folder}")
+    say(f"ReSO: {counted(len(crops), 'small region')} in {len({crop.image_id for crop in crops})} of "
+        f"{counted(len(images), 'image')}, crops in {folder}")
     if not crops:
         return data
     row_of = {image_id: row for row, image_id in enumerate(images.image_ids)}

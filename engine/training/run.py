@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import torch
 
-from datasets.files import DataError, atomic_write, write_json
+from datasets.files import DataError, atomic_write, counted, write_json
 from datasets.progress import say
 from datasets.registry import DatasetSpec
 from engine.command_line.method_flags import method_title, untrained_title
@@ -149,7 +149,7 @@ class Run:
         self.progress = Progress(**self._checkpoint["progress"])
         if self.next_epoch + (self.progress.batches > 0) > self.args["reso_epoch"]:
             from_main(self._take_over_crops)
-        within = f" and {self.progress.batches} batches" if self.progress.batches else ""
+        within = f" and {counted(self.progress.batches, 'batch')}" if self.progress.batches else ""
         say(f"{self.folder}: going on after epoch {len(self.history)}{within}")
 
     def _take_over_crops(self) -> None:

@@ -71,7 +71,7 @@ def test_the_script_killed_three_times_ends_in_the_same_files_and_names_the_dama
     assert script.returncode == 0
     *listed, last = [line for line in errors.splitlines() if line][-2:]
     assert listed[0].startswith("000005: ") and "000005.png" in listed[0]
-    assert last.startswith("1 images could not be read")
+    assert last.startswith("1 image could not be read")
     assert files(tmp_path) == files(unbroken)
     assert set(files(tmp_path)) == {"voc2007_captions.json", "voc2007_re_captions.json", "voc2007_captions.meta.json"}
 

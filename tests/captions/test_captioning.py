@@ -209,7 +209,7 @@ def test_an_unfinished_shard_is_not_merged(runs, unbroken, tmp_path):
     journal = WHOLE.journal_path(tmp_path, SPEC.name)
     journal.parent.mkdir()
     journal.write_bytes(b"".join(lines[:3]))
-    with pytest.raises(DataError, match="5 of 9 images have no captions yet"):
+    with pytest.raises(DataError, match="5 of 9 images without captions so far"):
         runs.merge(tmp_path)
     assert files(tmp_path) == {}
 

@@ -105,12 +105,12 @@ def test_excluded_backgrounds_that_no_first_caption_names_are_echoes():
     ([], RE_CAPTIONS, "holds no image"),
     ({}, RE_CAPTIONS, "holds no image"),
     ({"a": 3}, RE_CAPTIONS, "image 'a' has a number"),
-    ({"a": []}, RE_CAPTIONS, "1 images have no caption, the first is 'a'"),
-    ({**CAPTIONS, "000001.": ["a dog"]}, RE_CAPTIONS, "'000001' has 6 re-captions, but 1 captions"),
+    ({"a": []}, RE_CAPTIONS, "1 image without a caption, the first is 'a'"),
+    ({**CAPTIONS, "000001.": ["a dog"]}, RE_CAPTIONS, "'000001' has 6 re-captions, but 1 caption"),
     ({"a": ["a dog"] * 5 + [None]}, RE_CAPTIONS, "caption 6 of image 'a' is null"),
     ({"a": ["x"] * 6, "a.": ["x"] * 6}, RE_CAPTIONS, "listed twice"),
-    ({**CAPTIONS, "000003": ["x"] * 6}, RE_CAPTIONS, "re_captions.json: 1 of 3 images are not in this file.*'000003'"),
-    (CAPTIONS, {**RE_CAPTIONS, "000003": ["x"] * 6}, "voc2007_captions.json: 1 of 3 images are not in this file"),
+    ({**CAPTIONS, "000003": ["x"] * 6}, RE_CAPTIONS, "re_captions.json: 1 of 3 images missing from.*'000003'"),
+    (CAPTIONS, {**RE_CAPTIONS, "000003": ["x"] * 6}, "voc2007_captions.json: 1 of 3 images missing from"),
 ])
 def test_faults_in_caption_files_name_file_and_image(tmp_path, first, re_captions, message):
     with pytest.raises(DataError, match=message) as error:

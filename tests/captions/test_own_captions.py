@@ -56,7 +56,7 @@ def test_all_layouts_read_the_same(tmp_path, suffix, content):
 
 @pytest.mark.parametrize(("suffix", "content", "message"), [
     (".json", "{}", "holds no image"),
-    (".json", '{"a": []}', "1 images have no caption, the first is 'a'"),
+    (".json", '{"a": []}', "1 image without a caption, the first is 'a'"),
     (".json", '{"a": ["x", 3]}', "caption 2 of image 'a' is a number"),
     (".json", '{"a": "x", "a.jpg": "y"}', "listed twice, as 'a' and as 'a.jpg'"),
     (".jsonl", '{"image": "a", "caption": "x"}\n{"image"', ":2: not valid JSON"),
@@ -66,7 +66,7 @@ def test_all_layouts_read_the_same(tmp_path, suffix, content):
     (".csv", "image,comment\na,x\n", "has none of captions, caption, text"),
     (".csv", "image,caption\n,x\n", ":2: names no image"),
     (".csv", "image,caption\na,x, y\n", ":2: has more cells than the header"),
-    (".csv", "image,caption\nb,x\na,\n", ":3: 1 images have no caption"),
+    (".csv", "image,caption\nb,x\na,\n", ":3: 1 image without a caption"),
     (".csv", 'image,caption\na,"x\n', "cannot be read as CSV"),
 ])
 def test_faults_are_one_line_that_names_the_place(tmp_path, suffix, content, message):
@@ -79,7 +79,7 @@ def test_faults_are_one_line_that_names_the_place(tmp_path, suffix, content, mes
 def test_two_formats_and_uneven_re_captions_are_refused(tmp_path):
     own_folder(tmp_path, '{"a": "x"}', ".json")
     own_folder(tmp_path, '{"a": ["y", "z"]}', ".json", "re_captions")
-    with pytest.raises(DataError, match="'a' has 2 re-captions, but 1 captions"):
+    with pytest.raises(DataError, match="'a' has 2 re-captions, but 1 caption"):
         load_captions(tmp_path, "own")
     own_folder(tmp_path, "image,caption\na,x\n", ".csv")
     with pytest.raises(DataError, match="own_captions.csv is there as well"):
@@ -117,7 +117,7 @@ def test_photos_that_differ_in_the_suffix_alone_are_two(tmp_path, monkeypatch, c
     assert list(load_dataset_captions(tmp_path, spec)) == ["a.jpg", "a.png", "the b", "e", "d"]
     assert filter_captions(spec, tmp_path, tmp_path) == 5
     first, second = (line for line in capsys.readouterr().out.splitlines() if line.startswith("warning"))
-    assert "1 of 4 training images have no caption, the first is 'c'" in first
+    assert "1 of 4 training images without a caption, the first is 'c'" in first
     assert "1 captioned images are in neither split file, the first is 'e'" in second
 
 

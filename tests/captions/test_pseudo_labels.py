@@ -127,7 +127,7 @@ def test_images_without_an_entry_are_counted_and_named(tmp_path: Path) -> None:
     for kind, name in (("votes", LABELS_FILE), ("scores", SCORES_FILE)):
         def load(kind: str = kind) -> Any:
             return load_targets(tmp_path, ["a", "x", "y", "b"], CATEGORIES, kind)
-        assert "2 of 4 images have no entry, the first is 'x'" in refused(load, tmp_path / name)
+        assert "2 of 4 images without an entry, the first is 'x'" in refused(load, tmp_path / name)
 
 
 @pytest.mark.parametrize(("row", "words"), [

@@ -57,7 +57,7 @@ def test_files_arrive_as_they_are_and_a_second_fetch_needs_no_server(served, pub
         assert (root / name).read_bytes() == (folder / name).read_bytes()
     assert list(load_captions(root, "voc2007")) == ["000012"]
     fetch_captions("voc2007", root, "http://127.0.0.1:9", published)
-    assert "1 images" in capsys.readouterr().out
+    assert "1 image\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change, message", [

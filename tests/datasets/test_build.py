@@ -106,7 +106,7 @@ def test_difficult_objects_as_negatives(voc2007: Path, tmp_path: Path, capsys: p
     val = read_split_file(out / "voc2007/difficult_negative_val_cls.txt", 20)
     assert val.labels == [index("chair"), [], []]  # an easy chair beside the difficult one; the monitor is difficult
     assert read_split_file(out / "voc2007/difficult_negative_train_cls.txt", 20).labels[1] == index("person")
-    assert "left out: 1 labels that only difficult objects would give" in capsys.readouterr().out
+    assert "left out: 1 label that only difficult objects would give" in capsys.readouterr().out
 
 
 def test_a_missing_test_archive_is_pointed_out(voc2007: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -218,7 +218,7 @@ def test_coco(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     # the labels of these two images in the lists that other groups use
     assert (tmp_path / "coco2014/train_cls.txt").read_text() == (
         "COCO_train2014_000000000009 45 49 50\nCOCO_train2014_000000000030 58 75\n")
-    assert "left out: 1 images without a label" in capsys.readouterr().out
+    assert "left out: 1 image without a label" in capsys.readouterr().out
 
 
 def broken(**changes: Any) -> Dict[str, Any]:
@@ -297,7 +297,7 @@ def test_nuswide_without_its_unlabelled_images(tmp_path: Path, capsys: pytest.Ca
     assert run_build("nuswide", tmp_path, tmp_path, "--unlabelled", "drop") == 0
     split = read_split_file(tmp_path / "nuswide/labelled_train_cls.txt", 81)
     assert split.image_ids == ["actor/0001_2124494179", "zebra/0100_11"]
-    assert "left out: 1 images without a label" in capsys.readouterr().out
+    assert "left out: 1 image without a label" in capsys.readouterr().out
 
 
 def test_nuswide_faults_name_file_and_line(tmp_path: Path) -> None:

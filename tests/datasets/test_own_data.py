@@ -102,7 +102,7 @@ def test_a_folder_becomes_a_dataset_without_labels(photos: Path, tmp_path: Path,
     images = ImageList(spec.train_img_root, train.image_ids)
     assert all(images.path(row).is_file() for row in range(len(images)))
     printed = capsys.readouterr().out
-    assert "with space" not in printed and "broken.jpg" in printed and "1 files that are no photos (.txt)" in printed
+    assert "with space" not in printed and "broken.jpg" in printed and "1 file other than photos (.txt)" in printed
     assert ".hidden" not in printed and "there will be no mAP" in printed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 
 from datasets import progress
+from datasets.files import counted
 from datasets.flag_parser import FlagParser
 from datasets.progress import bar, keep_quiet, say, say_beside_bar
 
@@ -60,3 +61,11 @@ def test_every_parser_knows_quiet(capsys):
     assert vars(parser.parse_args(["--quiet", "--number", "2"])) == {"number": 2} and parser.typed(["--quiet"]) == set()
     say("a line")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("count, thing, expected", [
+    (1, "image", "1 image"), (0, "image", "0 images"), (1000, "training image", "1,000 training images"),
+    (2, "category", "2 categories"), (1, "class", "1 class"), (3, "class", "3 classes"),
+    (2, "batch", "2 batches"), (2, "epoch", "2 epochs")])
+def test_things_are_counted_in_words(count, thing, expected):
+    assert counted(count, thing) == expected

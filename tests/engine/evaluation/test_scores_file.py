@@ -34,7 +34,7 @@ def test_what_is_no_scores_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"scores\.npz: not a scores"):
         load_scores(path)
     np.savez(path, ids=["a", "b"], classes=["dog"], scores=np.zeros((1, 1)))
-    with pytest.raises(DataError, match="2 ids and 1 classes"):
+    with pytest.raises(DataError, match="2 ids and 1 class,"):
         load_scores(path)
 
 

@@ -237,10 +237,36 @@ def test_int8_keeps_the_direction_of_patches():
     assert packed["patch_embeddings"].dtype == torch.int8
     restored = unpack(packed)
     step = patches.abs().amax(dim=-1, keepdim=True) / 127
-    assert ((restored.patch_embeddings - patches).abs() <= 0.51 * step + 1e-4).all()
+    assert ((restored.patch_embeddings - patches).abs() <= 0.58 * step + 1e-4).all(), \
+        "half a step, and the rounding to fp16 of value and scale"
     cosines = F.cosine_similarity(restored.patch_embeddings, patches, dim=-1)
     assert cosines[1:].min() > 0.9998
     assert (restored.patch_embeddings[0, 0] == 0).all()
+
+
+@pytest.mark.parametrize("fp16_goes", [False, True])
+def test_a_store_in_fp16_becomes_the_int8_one_that_encoding_gives(encoder, images, tmp_path, monkeypatch, small_chunks,
+                                                                  capsys, fp16_goes):
+    encoded = extract_features(encoder, images, "train", flags(tmp_path / "encoded", patch_dtype="int8"))
+    wide = extract_features(encoder, images, "train", flags(tmp_path))
+    encoder.encoded, write, written = 0, StoreWriter.write, []
+
+    def stop(writer, rows, packed):
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        written.append(rows)
+        write(writer, rows, packed)
+
+    monkeypatch.setattr(StoreWriter, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(encoder, images, "train", flags(tmp_path, patch_dtype="int8"))
+    monkeypatch.setattr(StoreWriter, "write", write)
+    if fp16_goes:
+        shutil.rmtree(wide.folder)
+    converted = extract_features(encoder, images, "train", flags(tmp_path, patch_dtype="int8"))
+    assert content(converted) == content(encoded) and converted.meta == {**encoded.meta, "of": converted.meta["of"]}
+    assert (encoder.encoded == 0) != fp16_goes and encoder.encoded < len(images)
+    assert f"--remove {wide.folder.name}\n" in capsys.readouterr().out or fp16_goes
 
 
 def test_live_features_are_those_of_the_store(encoder, images, tmp_path):

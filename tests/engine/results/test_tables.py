@@ -448,7 +448,7 @@ def test_study_runs_what_is_missing_and_skips_what_is_done(tiny_world, tmp_path,
     command = ["--dataset", "voc2007", "--seeds", "2", "--output_dir", str(tmp_path), "--epochs", "1",
                *tiny_world.flags[2:]]
     ablate.main([*command, "--dry_run"])
-    assert "4 runs, 0 are done" in capsys.readouterr().out and not list(tmp_path.iterdir())
+    assert "4 runs, 0 of them done" in capsys.readouterr().out and not list(tmp_path.iterdir())
     ablate.main(command)
     assert "without the GCN | --no_gcn" in capsys.readouterr().out
     assert {path.name for path in tmp_path.glob("ablation.*")} == {"ablation.md", "ablation.tex", "ablation.csv"}
@@ -456,7 +456,7 @@ def test_study_runs_what_is_missing_and_skips_what_is_done(tiny_world, tmp_path,
     assert len(stamps) == 4
     (tmp_path / "no_gcn" / "seed_1" / "result.json").unlink()
     ablate.main(command)
-    assert "4 runs, 3 are done" in capsys.readouterr().out
+    assert "4 runs, 3 of them done" in capsys.readouterr().out
     done = {path for path, stamp in stamps.items() if path.stat().st_mtime_ns == stamp}
     assert tmp_path / "full" / "seed_0" / "checkpoint.pth" in done and len(done) >= 3
     with pytest.raises(DataError, match="made without --lr 0.5"):

@@ -135,7 +135,7 @@ def test_nothing_is_written_where_no_photo_can_be_read(tiny_world, tmp_path, cap
     with pytest.raises(SystemExit) as stop:
         tag(tiny_world, "--image", tmp_path / "broken.jpg", "--method", "clip", "--words", *WORDS,
             "--csv", tmp_path / "tags.csv", "--json", tmp_path / "tags.json", "--html", tmp_path / "tags.html")
-    assert stop.value.code == 2 and "none of 1 photos can be read" in capsys.readouterr().err
+    assert stop.value.code == 2 and "none of 1 photo can be read" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["broken.jpg"]
 
 
@@ -155,7 +155,7 @@ def test_a_stopped_run_goes_on_where_it_was(tiny_world, album, tmp_path, monkeyp
         seen.clear()
         monkeypatch.setattr(GlobalScorer, "__call__", lambda *args: score(*args, stop_after=stop_after))
         files = [f"--{kind} {tmp_path / name}.{kind}".split(" ", 1) for kind in ("csv", "json", "html")]
-        tag(tiny_world, "--image", album, "--method", "clip", "--encode_batch_size", "3", *sum(files, []),
+        tag(tiny_world, "--image", album, "--method", "clip", "--encode_batch_size", "1", *sum(files, []),
             "--words", *(flags or WORDS))
         return {kind: (tmp_path / f"{name}.{kind}").read_bytes() for kind in ("csv", "json", "html")}
 

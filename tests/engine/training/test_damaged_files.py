@@ -124,7 +124,7 @@ def test_the_valid_checkpoint_is_read(tmp_path):
     ({"optimizer": {}}, "state of the optimiser does not fit"),
     ({"weights_sha256": "1" * 64}, "made with weights_sha256 '1111.*choose another --output_dir"),
     ({"skipped_images": ["000012"]}, "made with skipped_images .*000012"),
-    ({"epoch": 2}, "1 records of 2 epochs"),
+    ({"epoch": 2}, "1 record of 2 epochs"),
 ])
 def test_why_a_checkpoint_is_refused(tmp_path, change, message):
     torch.save({**valid_checkpoint(tmp_path), **change}, tmp_path / "checkpoint.pth")

@@ -208,7 +208,7 @@ def test_a_run_resumed_from_another_folder_goes_on_after_a_kill(tiny_world, unbr
         assert files[name]["model"] == unbroken.files[name]["model"]
     for name in ("run/log.txt", "run/reso/index.json"):
         assert files[name] == unbroken.files[name]
-    assert "after epoch 2 and 1 batches" in (tmp_path / "second" / "output.txt").read_text()
+    assert "after epoch 2 and 1 batch" in (tmp_path / "second" / "output.txt").read_text()
 
 
 def limit_file_size(size: int) -> None:

@@ -96,7 +96,7 @@ def test_labels_make_an_map_of_the_same_description(finished, described, tmp_pat
     (tmp_path / "few.txt").write_text(f"{ids[0]} 1\n{ids[1]}\n")
     run_script("eval", "--method", "clip", *flags(described)[:2], *flags(described)[4:],
                "--val_split_file", tmp_path / "few.txt", "--output_dir", tmp_path / "few")
-    assert "1 test images with a label, of 1 of 3 classes" in capsys.readouterr().out
+    assert "1 test image with a label, of 1 of 3 classes" in capsys.readouterr().out
     assert json.loads((tmp_path / "clip" / "result.json").read_text())["last_mAP"] > 0
 
 
