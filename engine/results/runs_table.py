@@ -107,6 +107,7 @@ def headline_groups(groups: Sequence[RunGroup]) -> List[RunGroup]:
 
 
 def seeds_note(groups: Sequence[RunGroup]) -> str:
+    """How many seeds the rows of a table stand for."""
     counts = sorted({len(group.runs) for group in groups})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     spread = "; mean ± standard deviation over them" if counts[-1] > 1 else ""
