@@ -75,7 +75,7 @@ def test_flags_named_alone_are_flags_of_some_script() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_links_and_files_are_there(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
-    links = re.findall(r"\]\((?!http|#)([^)#\s]+)", text)
+    links = re.findall(r"\]\((?!http|#)([^)#\s]+)", text) + re.findall(r'src(?:set)?="([^"]+)"', text)
     assert not [link for link in links if not (document.parent / link).exists()]
     named = re.findall(r"`((?:clip|models|datasets|engine|mini|tests|benchmarks|docs)/[\w/.-]+)`", text)
     assert not [name for name in named if not (REPOSITORY / name).exists()]

@@ -93,7 +93,7 @@ def check_mode(args: argparse.Namespace, typed: AbstractSet[str]) -> None:
                         "tagclip with --words or --dataset")
     if mode == "tags" and args.checkpoint is None and args.dataset is None and not args.words:
         raise DataError("--words is missing: what the photos may show, or the classes of a --dataset")
-    if args.checkpoint is None and mode in ("maps", "per_class", "method"):
+    if args.checkpoint is None and mode in ("maps", "per_class", "method", "method_narrow"):
         raise DataError(f"--checkpoint is missing: {name} takes the checkpoint.pth of a BAC-GCN that a train script "
                         "left in its output folder")
     if args.checkpoint is not None and args.method != "clip" and mode in ("evaluation", "maps", "tags"):

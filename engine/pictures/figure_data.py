@@ -22,7 +22,7 @@ from engine.features.frozen_clip import weights_name
 from engine.features.frozen_encoder import encoder_of
 from engine.pictures.charts import curves_figure, per_class_figure
 from engine.pictures.drawings import MappedPhoto, fit, maps_figure, masks_figure, top_scores
-from engine.pictures.method_figure import draw_method
+from engine.pictures.method_figure import NARROW, WIDE, draw_method
 from engine.results.finished_runs import RunGroup, changed_flags, collect_runs, reference_group
 from engine.results.paper_tables import variant_title
 from engine.training.checkpoint import Checkpoint
@@ -195,12 +195,16 @@ def need_checkpoint(args: argparse.Namespace, trained: Optional[Checkpoint]) -> 
 
 
 def _draw_method(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Figure:
-    return draw_method(args, need_checkpoint(args, trained))
+    return draw_method(args, need_checkpoint(args, trained), WIDE)
+
+
+def _draw_method_for_phones(args: argparse.Namespace, trained: Optional[Checkpoint]) -> Figure:
+    return draw_method(args, need_checkpoint(args, trained), NARROW)
 
 
 _DRAWN_FROM_FLAGS: Dict[str, Callable[[argparse.Namespace, Optional[Checkpoint]], Figure]] = {
     "masks": _draw_masks, "maps": _draw_maps, "graph": _draw_graph, "per_class": _draw_per_class,
-    "method": _draw_method}
+    "method": _draw_method, "method_narrow": _draw_method_for_phones}
 
 FIGURES = ("curves", *_DRAWN_FROM_FLAGS)
 """What `--figure` takes."""

@@ -26,8 +26,8 @@ from engine.training.checkpoint import Checkpoint
 from engine.training.training_labels import load_pseudo_labels
 from models.reso import INDEX_NAME, Crop, read_index
 
-WIDTH, HEIGHT, ROWS, COLUMNS = 12.0, 7.2, 2, 4
-"""Inches and panels; the type is large, since the figure is read at a third of its size on a phone."""
+WIDE, NARROW = 4, 2
+"""Panels in a row: for pages, and for phones."""
 SHOWN = 5
 """Categories in the graph, among the nodes and in the bars."""
 
@@ -58,12 +58,13 @@ class _Scene(NamedTuple):
         return BLUE if category < self.num_classes else ORANGE
 
 
-def draw_method(args: argparse.Namespace, trained: Checkpoint) -> Figure:
+def draw_method(args: argparse.Namespace, trained: Checkpoint, columns: int = WIDE) -> Figure:
     """The method from photo to logits, on the first training image with a crop, several classes and a background.
 
     Args:
         args: the flags of the run, and its `--checkpoint`.
         trained: the checkpoint, of a run with ReSO.
+        columns: panels in a row, each 3 inches wide and 3.6 high.
 
     Raises:
         DataError: the run has no crops, or its captions are gone.
@@ -72,11 +73,14 @@ def draw_method(args: argparse.Namespace, trained: Checkpoint) -> Figure:
     panels = (_photo, _captions, _graph, _masks, _maps, _nodes, _logits, _reso)
     titles = ("Photo, no label", "Captions to labels", "Caption graph", "Masked globals", "Similarity kernel",
               "CLIP-GCN", "Logits", "ReSO: small object")
+    rows = len(panels) // columns
+    width, height = 3.0 * columns, 3.6 * rows
     with paper_style():
-        figure = Figure(figsize=(WIDTH, HEIGHT), facecolor="white")
+        figure = Figure(figsize=(width, height), facecolor="white")
         for number, (draw, title) in enumerate(zip(panels, titles)):
-            row, column = divmod(number, COLUMNS)
-            axes = figure.add_axes((0.012 + 0.248 * column, 0.53 - 0.5 * row, 0.228, 0.39))
+            row, column = divmod(number, columns)
+            left, bottom = 0.14 + 2.98 * column, 0.22 + 3.6 * (rows - 1 - row)
+            axes = figure.add_axes((left / width, bottom / height, 2.74 / width, 2.81 / height))
             axes.set_xlim(0, 1)
             axes.set_ylim(0, 1)
             axes.axis("off")

@@ -210,9 +210,11 @@ def test_eval_draws_the_method(tiny_world, run_folder, tmp_path):
     for kind in ("captions", "re_captions"):
         (tmp_path / "caption" / "voc2007" / f"voc2007_{kind}.json").write_text(
             json.dumps({image_id: [f"a dog by a road {prompt}" for prompt in range(6)] for image_id in image_ids}))
-    run_script("eval", "--figure", "method", "--checkpoint", run_folder / "checkpoint.pth", "--caption_root",
-               tmp_path / "caption", "--output_dir", tmp_path)
-    assert (tmp_path / "method.png").stat().st_size > 10_000
+    for figure, shape in (("method", (3600, 2160)), ("method_narrow", (1800, 4320))):
+        run_script("eval", "--figure", figure, "--checkpoint", run_folder / "checkpoint.pth", "--caption_root",
+                   tmp_path / "caption", "--output_dir", tmp_path)
+        with Image.open(tmp_path / f"{figure}.png") as drawn:
+            assert drawn.size == shape and drawn.convert("L").resize((60, 60)).entropy() > 2
 
 
 def test_eval_draws_curves_of_all_runs_below_a_folder(tiny_world, run_folder, tmp_path):
