@@ -43,41 +43,50 @@ class BACGCN(nn.Module):
         learned_kernel: train w_o, or keep it where it starts.
         logit_scale: factor of the cosine similarities at the start; it is learned.
         logits: "both" as in the paper, or "local" or "global" alone.
+        tiles: images come with tiles. A second kernel finds the tile that looks most like each category, and its
+            local features go through the same GCN and add their logits. An extension of ours, not in the paper.
     """
 
     def __init__(self, text_embeddings: Tensor, k: int, gcn: Optional[nn.Module] = None, learned_kernel: bool = True,
-                 logit_scale: float = 10.0, logits: str = "both") -> None:
+                 logit_scale: float = 10.0, logits: str = "both", tiles: bool = False) -> None:
         super().__init__()
         if logits not in LOGITS:
             raise ValueError(f"logits is {logits!r}; choose one of {', '.join(LOGITS)}")
         self.kernel = SimilarityKernel(text_embeddings, k, learned_kernel)
+        self.tile_kernel = SimilarityKernel(text_embeddings, 1, learned_kernel) if tiles else None
         self.classifier = nn.Parameter(F.normalize(text_embeddings.float(), dim=-1))
         self.gcn = gcn
         self.log_scale = nn.Parameter(torch.tensor(math.log(logit_scale)))
         self.bias = nn.Parameter(torch.zeros(len(text_embeddings)))
         self.parts = logits
 
-    def forward(self, patch_embeddings: Tensor, global_embeddings: Tensor) -> Prediction:
+    def forward(self, patch_embeddings: Tensor, global_embeddings: Tensor,
+                tile_embeddings: Optional[Tensor] = None) -> Prediction:
         """Score images by their features.
 
         Args:
             patch_embeddings: (B, N, D), P.
             global_embeddings: (B, G, D): g_H and g_Hc, or one plain global embedding.
+            tile_embeddings: (B, T, D), the plain global embeddings of tiles of the image; for a model with `tiles`.
         """
-        num_globals = global_embeddings.shape[1]
         local = self.kernel(patch_embeddings)
-        nodes = torch.cat([F.normalize(global_embeddings, dim=-1), F.normalize(local.features, dim=-1)], dim=1)
-        if self.gcn is not None:
-            nodes = self.gcn(nodes)
-        nodes = F.normalize(nodes, dim=-1)
-        logits = self.bias.expand(len(nodes), -1)
+        refined_globals, refined_locals = self._refine(global_embeddings, local.features)
+        cosines = []
         if self.parts != "local":
-            cosines = nodes[:, :num_globals] @ F.normalize(self.classifier, dim=-1).T
-            logits = logits + self.log_scale.exp() * cosines.mean(dim=1)
+            cosines.append((refined_globals @ F.normalize(self.classifier, dim=-1).T).mean(dim=1))
         if self.parts != "global":
-            cosines = (nodes[:, num_globals:] * F.normalize(self.kernel.weight, dim=-1)).sum(dim=-1)
-            logits = logits + self.log_scale.exp() * cosines
-        return Prediction(logits, local.maps)
+            cosines.append(_own_cosines(refined_locals, self.kernel))
+            if self.tile_kernel is not None:
+                assert tile_embeddings is not None, "a model with tiles needs those of the images"
+                _, of_tiles = self._refine(global_embeddings, self.tile_kernel(tile_embeddings).features)
+                cosines.append(_own_cosines(of_tiles, self.tile_kernel))
+        return Prediction(self.bias + self.log_scale.exp() * torch.stack(cosines).sum(dim=0), local.maps)
+
+    def _refine(self, globals_: Tensor, locals_: Tensor) -> Tuple[Tensor, Tensor]:
+        """Global (B, G, D) and local (B, O, D) nodes after the GCN, of unit length."""
+        nodes = torch.cat([F.normalize(globals_, dim=-1), F.normalize(locals_, dim=-1)], dim=1)
+        nodes = F.normalize(nodes if self.gcn is None else self.gcn(nodes), dim=-1)
+        return nodes[:, :globals_.shape[1]], nodes[:, globals_.shape[1]:]
 
     @torch.no_grad()
     def calibrate(self, mean_logits: Tensor, prior: Tensor) -> None:
@@ -114,3 +123,8 @@ class BACGCN(nn.Module):
         with torch.no_grad():
             self.log_scale.fill_(math.log(found[0]))
             self.bias.copy_(torch.from_numpy(found[1:]))
+
+
+def _own_cosines(locals_: Tensor, kernel: SimilarityKernel) -> Tensor:
+    """(B, O) of each local node (B, O, D) of unit length to the kernel of its category."""
+    return (locals_ * F.normalize(kernel.weight, dim=-1)).sum(dim=-1)

@@ -20,7 +20,7 @@ class Features(NamedTuple):
     patch_embeddings: Tensor
     """(B, N, D), P: self-only last block, or the plain one."""
     global_embeddings: Tensor
-    """(B, 3, D): the plain [cls] embedding, g_H and g_Hc."""
+    """(B, 3, D): the plain [cls] embedding, g_H and g_Hc; (B, 3 + T, D) with the plain ones of T tiles behind."""
 
 
 MASK_MODES = ("pixel", "token")

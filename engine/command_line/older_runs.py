@@ -7,7 +7,8 @@ from engine.command_line.eval_flags import get_eval_parser
 from engine.command_line.method_flags import EVAL_DEFAULTS, TRAINED_METHODS
 from engine.command_line.train_flags import default_flags
 
-_BEFORE: Dict[str, Dict[str, Any]] = {"tagclip": {"prompt_words": "ours"}, "tai_dpt": {"image_scale": 50.0}}
+_BEFORE: Dict[str, Dict[str, Any]] = {
+    "bac_gcn": {"tiles": 0}, "tagclip": {"prompt_words": "ours"}, "tai_dpt": {"image_scale": 50.0}}
 """What a method did before it had a flag, where that is not the flag's default."""
 
 

@@ -115,6 +115,9 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
     group.add_argument("--kernel_start", choices=list(KERNEL_STARTS), default="text",
                        help="of w_o and the classifier; " + describe(KERNEL_STARTS))
     group.add_argument("--frozen_kernel", action="store_true", help="keep the kernel where it starts")
+    group.add_argument("--tiles", type=natural, default=0, metavar="N",
+                       help="extension, not in the paper: train and score with NxN half-size tiles of each image too, "
+                            "N^2 more encodings; a second kernel finds the best tile per category (default: 0, none)")
 
     group = parser.add_argument_group("CLIP-GCN and logits")
     group.add_argument("--no_gcn", action="store_true", help="score the nodes as they are")

@@ -12,7 +12,7 @@ _BAC_GCN = (
     "no_masked_globals", "k", "frozen_kernel", "no_gcn", "gcn_layer", "gcn_depth", "gcn_width", "gcn_activation",
     "no_residual", "logits", "logit_scale", "reso_epoch", "no_reso", "gamma", "epsilon", "positive_threshold",
     "crop_min_side", "crop_labels", "max_crops", "keep_crop_features", "recipe", "val_share",
-    "kernel_start", "self_share", "logit_start", "lr_warmup",
+    "kernel_start", "self_share", "logit_start", "lr_warmup", "tiles",
     "encoder", "encoder_dim", "encoder_reduction", "encoder_whiten", "encoder_seed")
 
 READ_BY: Dict[str, Tuple[str, ...]] = {
@@ -58,6 +58,8 @@ SWITCHED_OFF: Tuple[Tuple[str, Any, Tuple[str, ...]], ...] = (
     ("no_backgrounds", True, ("no_class_background_edges",)),
     ("no_masked_globals", True, ("mask_share", "mask_threshold", "attention_layer", "mask_mode")),
     ("self_share", _any, ("normalisation",)),
+    ("tiles", bool, ("zoom",)),
+    ("logits", "global", ("tiles",)),
     ("logit_start", "fitted", ("logit_scale",)),
     ("mask_threshold", _any, ("mask_share",)),
     ("encoder", "clip", ("encoder_dim", "encoder_reduction", "encoder_whiten", "encoder_seed")),

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.files import DataError
+from datasets.images import ImageTransform
 from datasets.registry import DatasetSpec, get_dataset
 from engine.evaluation.evaluation_set import check_weights
 from engine.evaluation.metrics import average_precision
@@ -19,6 +20,7 @@ from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
 from engine.features.frozen_encoder import embed_categories, load_encoder
 from engine.features.readable_images import read_test_split
+from engine.features.tiles import TileTransform, with_tiles
 from engine.process.distributed import get_device
 from engine.results.tables import NO_MAP
 from engine.training.build_model import build_model
@@ -68,6 +70,12 @@ class Predictor:
         """C."""
         return len(self.spec.classes)
 
+    @property
+    def transform(self) -> ImageTransform:
+        """From a photo to what `tag_batch` takes: (3, S, S), or with `--tiles` (1 + T, 3, S, S), the photo first."""
+        whole = self.encoder.transform
+        return TileTransform(whole, self.args.tiles, whole=True) if self.args.tiles else whole
+
     def tensor(self, photo: Image.Image) -> Tensor:
         """(1, 3, S, S): the photo as the encoder takes it."""
         return self.encoder.transform(photo)[None].to(self.device)
@@ -91,15 +99,20 @@ class Predictor:
 
     def tag(self, photo: Image.Image) -> Tags:
         """Scores of all categories for a photo, and the similarity maps behind them."""
-        return self.tag_batch(self.tensor(photo))[0]
+        return self.tag_batch(self.transform(photo)[None])[0]
 
     @torch.no_grad()
     def tag_batch(self, images: Tensor) -> List[Tags]:
-        """What `tag` says, of photos that are (n, 3, S, S) already."""
+        """What `tag` says, of n photos that `transform` has been through."""
         assert self.model is not None, "CLIP alone has no model to ask"
-        features = self.encoder(images.to(self.device))
+        images = images.to(self.device)
+        whole, tiles = (images[:, 0], images[:, 1:]) if self.args.tiles else (images, None)
+        features = self.encoder(whole)
+        if tiles is not None:
+            embeddings = self.encoder.encode_whole(tiles.flatten(0, 1)).unflatten(0, tiles.shape[:2])
+            features = with_tiles(features, embeddings)
         prediction = self.model.eval()(*model_inputs(features, not self.args.no_masked_globals, self.device))
-        scores, maps = prediction.logits.sigmoid().cpu(), prediction.maps.unflatten(2, self._grid(images)).cpu()
+        scores, maps = prediction.logits.sigmoid().cpu(), prediction.maps.unflatten(2, self._grid(whole)).cpu()
         return [Tags(*pair) for pair in zip(scores, maps)]
 
 

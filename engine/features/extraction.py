@@ -4,13 +4,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -20,16 +17,16 @@ from datasets.split_file import ImageList
 from engine.features.feature_store import (
     ArraySpec,
     FeatureStore,
-    PackedFeatures,
     format_bytes,
     is_complete,
     mark_used,
     pack,
     store_arrays,
-    unpack,
 )
+from engine.features.live_features import LiveFeatures, workers
 from engine.features.store_writer import StoreWriter, belongs_to, missing_bytes, owned
 from engine.features.stored_rows import list_digest
+from engine.features.tiles import TiledFeatures, tile_embeddings
 from engine.process.distributed import from_main, is_main, world
 from models.encoder import Features, FrozenEncoder
 from models.reso import expected_crops
@@ -55,7 +52,7 @@ def extract_features(encoder: FrozenEncoder, images: ImageList, what: str, args:
         DataError: there is no room, or an image cannot be read.
     """
     if args.no_feature_store:
-        return LiveFeatures(encoder, images, args)
+        return _with_tiles(LiveFeatures(encoder, images, args), encoder, images, what, args)
     plan = _plan(encoder, images, what, args, root)
     _check_room([plan], args)
     return _open(encoder, plan, args)
@@ -79,7 +76,7 @@ def extract_train_and_test(encoder: FrozenEncoder, train: ImageList, test: Image
         DataError: see `extract_features`.
     """
     if args.no_feature_store:
-        return LiveFeatures(encoder, train, args), LiveFeatures(encoder, test, args)
+        return extract_features(encoder, train, "train", args), extract_features(encoder, test, "test", args)
     plans = [_plan(encoder, train, "train", args), _plan(encoder, test, "test", args)]
     _check_room(plans, args)
     positives = int((targets >= args.positive_threshold).sum()) / len(train)
@@ -92,7 +89,7 @@ def image_bytes(encoder: FrozenEncoder, args: argparse.Namespace) -> int:
     if args.no_feature_store:
         return 0
     height, width = encoder.grid(encoder.resolution, encoder.resolution)
-    return _size(store_arrays(1, height * width, encoder.embed_dim, args.patch_dtype))
+    return _size(store_arrays(1, height * width, encoder.embed_dim, args.patch_dtype)) + _tile_bytes(1, encoder, args)
 
 
 class _Plan(NamedTuple):
@@ -104,6 +101,14 @@ class _Plan(NamedTuple):
     meta: Dict[str, Any]
     grid: Tuple[int, int]
     arrays: Dict[str, ArraySpec]
+    tile_bytes: int
+    """What `--tiles` takes beside it."""
+
+    @property
+    def missing(self) -> int:
+        """Bytes to be written. Tiles that lack a place alone say so when they are written."""
+        needed = missing_bytes(self.folder, self.arrays)
+        return needed + self.tile_bytes if needed else 0
 
 
 def _plan(encoder: FrozenEncoder, images: ImageList, what: str, args: argparse.Namespace,
@@ -111,7 +116,8 @@ def _plan(encoder: FrozenEncoder, images: ImageList, what: str, args: argparse.N
     meta = _describe(encoder, images, args.patch_dtype)
     grid = encoder.grid(*images[0][0].shape[-2:])
     arrays = store_arrays(len(images), grid[0] * grid[1], encoder.embed_dim, args.patch_dtype)
-    return _Plan(images, what, (root or Path(args.feature_root)) / _name(meta), meta, grid, arrays)
+    return _Plan(images, what, (root or Path(args.feature_root)) / _name(meta), meta, grid, arrays,
+                 _tile_bytes(len(images), encoder, args))
 
 
 def _describe(encoder: FrozenEncoder, images: ImageList, patch_dtype: str) -> Dict[str, Any]:
@@ -136,7 +142,7 @@ def _check_room(plans: Sequence[_Plan], args: argparse.Namespace) -> None:
     """Raises DataError where the disk has no room for what is missing of the stores, with what can be done about it
     and keeps what is there."""
     def check() -> None:
-        missing = {plan.what: missing_bytes(plan.folder, plan.arrays) for plan in plans}
+        missing = {plan.what: plan.missing for plan in plans}
         root, needed = plans[0].folder.parent, sum(missing.values())
         free = _free(root)
         if needed <= free:
@@ -168,7 +174,7 @@ def _warn_of_crops(plans: Sequence[_Plan], positives: float, bytes_of_all: int, 
     needed = count * bytes_of_all // len(plans[0].images)
     left = _free(output)
     if _existing(output).stat().st_dev == _existing(root).stat().st_dev:
-        left -= sum(missing_bytes(plan.folder, plan.arrays) for plan in plans)
+        left -= sum(plan.missing for plan in plans)
     if needed > left:
         say(f"warning: {output}: ReSO's crops may be {count:,} from epoch {args.reso_epoch} on, whose features take "
             f"{format_bytes(needed)}, and {format_bytes(left)} will be left; make room until then, or bound them by "
@@ -185,13 +191,25 @@ def _free(folder: Path) -> int:
     return shutil.disk_usage(_existing(folder)).free
 
 
-def _open(encoder: FrozenEncoder, plan: _Plan, args: argparse.Namespace) -> FeatureStore:
+def _open(encoder: FrozenEncoder, plan: _Plan, args: argparse.Namespace) -> FeatureSource:
     if not is_complete(plan.folder):
         with owned(plan.folder):
             if not is_complete(plan.folder):
                 _fill(encoder, plan, args)
     from_main(lambda: mark_used(plan.folder))
-    return FeatureStore(plan.folder)
+    return _with_tiles(FeatureStore(plan.folder), encoder, plan.images, plan.what, args, plan.folder.parent)
+
+
+def _with_tiles(source: Union[FeatureStore, LiveFeatures], encoder: FrozenEncoder, images: ImageList, what: str,
+                args: argparse.Namespace, root: Optional[Path] = None) -> FeatureSource:
+    """With `--tiles` those of each image stand behind its global features."""
+    if not getattr(args, "tiles", 0):  # baselines have no such flag
+        return source
+    return TiledFeatures(source, tile_embeddings(encoder, images, args.tiles, args, what, root))
+
+
+def _tile_bytes(count: int, encoder: FrozenEncoder, args: argparse.Namespace) -> int:
+    return count * 2 * getattr(args, "tiles", 0) ** 2 * encoder.embed_dim  # fp16
 
 
 def _fill(encoder: FrozenEncoder, plan: _Plan, args: argparse.Namespace) -> None:
@@ -223,56 +241,10 @@ def _in_fp16(plan: _Plan) -> Optional[FeatureStore]:
 
 def _encode(encoder: FrozenEncoder, images: ImageList, batches: Sequence[range],
             args: argparse.Namespace) -> Iterator[Features]:
-    loader = DataLoader(images, batch_sampler=list(map(list, batches)), num_workers=_workers(args),
+    loader = DataLoader(images, batch_sampler=list(map(list, batches)), num_workers=workers(args),
                         pin_memory=encoder.device.type == "cuda")
     for batch, _ in loader:
         yield encoder(batch.to(encoder.device, non_blocking=True))
 
 
-def _workers(args: argparse.Namespace) -> int:
-    return min(args.num_workers, os.cpu_count() or 1)
-
-
-class LiveFeatures:
-    """`--no_feature_store`: the same features, computed again whenever they are asked for.
-
-    Args:
-        encoder: the frozen encoder.
-        images: gives `(image, index)`, squashed to one size.
-        args: `--encode_batch_size` and `--num_workers`, here threads that decode images.
-    """
-
-    def __init__(self, encoder: FrozenEncoder, images: ImageList, args: argparse.Namespace) -> None:
-        self.encoder = encoder
-        self.images = images
-        self.batch_size = args.encode_batch_size
-        self._decoders = ThreadPoolExecutor(max(1, _workers(args)))
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def grid(self) -> Tuple[int, int]:
-        """Rows and columns of the patch grid."""
-        return self.encoder.grid(*self.images[0][0].shape[-2:])
-
-    def plain_globals(self) -> Tensor:
-        """The [cls] embeddings of the unmasked images, (n, D) in float32."""
-        batches = torch.arange(len(self)).split(self.batch_size)
-        return torch.cat([self[rows.numpy()].global_embeddings[:, 0].cpu() for rows in batches])
-
-    def read(self, rows: Sequence[int], pinned: bool = False) -> PackedFeatures:
-        """The features of some rows, in their order, rounded as a store would; on the encoder's device."""
-        device = self.encoder.device
-        parts = []
-        for start in range(0, len(rows), self.batch_size):
-            decoded = self._decoders.map(self.images.__getitem__, map(int, rows[start:start + self.batch_size]))
-            parts.append(pack(self.encoder(torch.stack([image for image, _ in decoded]).to(device)), "fp16"))
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    def __getitem__(self, rows: Sequence[int]) -> Features:
-        """The features of some rows, in their order, as float32."""
-        return unpack(self.read(rows))
-
-
-FeatureSource = Union[FeatureStore, LiveFeatures]
+FeatureSource = Union[FeatureStore, LiveFeatures, TiledFeatures]

@@ -5,7 +5,7 @@ import argparse
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ Compute = Callable[[range, Callable[[int], object]], Tensor]
 
 
 def stored_rows(compute: Compute, images: ImageList, shape: Tuple[int, ...], dtype: str, what: str,
-                meta: Dict[str, Any], args: argparse.Namespace) -> Tensor:
+                meta: Dict[str, Any], args: argparse.Namespace, root: Optional[Path] = None,
+                mapped: bool = False) -> Tensor:
     """The rows of all images, (n, *shape) in float32; those that `--feature_root` lacks are computed.
 
     A killed run computes at most `CHUNK_ROWS` images again. Several processes share the chunks.
@@ -38,15 +39,19 @@ def stored_rows(compute: Compute, images: ImageList, shape: Tuple[int, ...], dty
         what: for the progress bar.
         meta: everything beside the images that the rows depend on; JSON.
         args: `--feature_root` and `--no_feature_store`.
+        root: holds them (default: `--feature_root`).
+        mapped: in `dtype` instead of float32, and read from the disk as they are asked for.
     """
     chunks = [range(start, min(start + CHUNK_ROWS, len(images))) for start in range(0, len(images), CHUNK_ROWS)]
     with bar(what, "image", len(images)) as shown:
         if args.no_feature_store:
             own = [(chunk.start, compute(chunk, shown.update).cpu().float())
                    for chunk in chunks[world().rank::world().size]]
-            return torch.cat([rows for _, rows in sorted(gather(own), key=lambda part: part[0])])
+            rows = torch.cat([rows for _, rows in sorted(gather(own), key=lambda part: part[0])])
+            return rows.to(getattr(torch, dtype)) if mapped else rows
         meta = {**meta, "images": list_digest(images)}
-        folder = Path(args.feature_root) / hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:16]
+        name = hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:16]
+        folder = (root or Path(args.feature_root)) / name
         if not is_complete(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with owned(folder):
@@ -54,7 +59,10 @@ def stored_rows(compute: Compute, images: ImageList, shape: Tuple[int, ...], dty
                       {**meta, "of": belongs_to(what, images, args)}, shown)
         from_main(lambda: mark_used(folder))
         shown.update(len(images) - shown.n)
-    return torch.from_numpy(np.load(folder / f"{ARRAY}.npy").astype(np.float32))
+    path = folder / f"{ARRAY}.npy"
+    if mapped:
+        return torch.from_numpy(np.load(path, mmap_mode="c"))  # copies on write: PyTorch wants to be able to
+    return torch.from_numpy(np.load(path).astype(np.float32))
 
 
 def _fill(folder: Path, compute: Compute, spec: ArraySpec, meta: Dict[str, Any], shown: tqdm) -> None:

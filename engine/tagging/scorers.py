@@ -39,7 +39,7 @@ class Scorer(Protocol):
     num_classes: int
     """C."""
     transform: ImageTransform
-    """From a photo to pixels."""
+    """From a photo to pixels, (3, H, W) or several views of one size."""
     batch_size: int
     """Photos that are loaded together."""
 
@@ -58,8 +58,8 @@ class BACGCNScorer:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self.categories, self.num_classes = predictor.categories, predictor.num_classes
-        self.transform = predictor.encoder.transform
-        self.batch_size = predictor.args.encode_batch_size
+        self.transform = predictor.transform
+        self.batch_size = max(1, predictor.args.encode_batch_size // (1 + predictor.args.tiles ** 2))
 
     def __call__(self, images: Tensor) -> List[Tags]:
         """See `Scorer`."""

@@ -50,4 +50,5 @@ def build_model(args: argparse.Namespace, text_embeddings: Tensor, graph: Tensor
         gcn = CLIPGCN(dim, adjacency, args.gcn_width or dim, args.gcn_depth,
                       learned_adjacency=args.adjacency == "learned", residual=not args.no_residual,
                       activation=args.gcn_activation, layer=args.gcn_layer)
-    return BACGCN(text_embeddings, args.k, gcn, not args.frozen_kernel, args.logit_scale, args.logits)
+    return BACGCN(text_embeddings, args.k, gcn, not args.frozen_kernel, args.logit_scale, args.logits,
+                  tiles=args.tiles > 0)

@@ -29,7 +29,7 @@ def fuse_with_clip(pseudo: PseudoLabels, images: ImageList, store: FeatureSource
         encoder: the frozen encoder.
         text_embeddings: (O, D), classes first; None without a text tower.
         num_classes: C.
-        args: `--labels`, `--k` of the kernel, and `--zoom`, which makes tiles another view.
+        args: `--labels`, `--k` of the kernel, and `--tiles` or `--zoom`, which make tiles another view.
     """
     if args.labels != "fused":
         return pseudo
@@ -49,8 +49,9 @@ def clip_views(caption_scores: Tensor, images: ImageList, store: FeatureSource, 
     """How much each class is in each image by CLIP, (n, C, views); other arguments as `fuse_with_clip`.
 
     The views are the cosine of [cls], the mean cosine of the K best patches, what the captions of other images say by
-    the three global embeddings, and with `--zoom` the best cosine of a tile's [cls]. The cosines of [cls] are taken
-    less their mean over the classes: images differ in their cosines to any text.
+    the three global embeddings (and those of the tiles, with `--tiles`), and with `--tiles` or `--zoom` the best cosine
+    of a tile's [cls]. The cosines of [cls] are taken less their mean over the classes: images differ in their cosines
+    to any text.
 
     Args:
         caption_scores: (n, C) of the classes.
@@ -59,8 +60,10 @@ def clip_views(caption_scores: Tensor, images: ImageList, store: FeatureSource, 
     globals_, best_patches = _read_store(store, text, args)
     views: List[Tensor] = [_centred(globals_[:, 0] @ text.cpu().T), best_patches,
                            _probe(globals_.flatten(1), caption_scores)]
-    if args.zoom:
-        tiles = F.normalize(tile_embeddings(encoder, images, args.zoom, args), dim=-1)
+    tiles = globals_[:, 3:]
+    if args.zoom and not args.tiles:
+        tiles = F.normalize(tile_embeddings(encoder, images, args.zoom, args).float(), dim=-1)
+    if tiles.shape[1]:
         views.append(_centred(tiles @ text.cpu().T).amax(dim=1))
     return torch.stack(views, dim=-1)
 
@@ -78,9 +81,9 @@ def _centred(cosines: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _read_store(store: FeatureSource, text: Tensor, args: argparse.Namespace) -> Tuple[Tensor, Tensor]:
-    """Normalised global embeddings (n, 3, D); and mean cosine of the K best patches (n, C), as the kernel starts."""
+    """Normalised global embeddings (n, 3 + T, D), and the mean cosine of the K best patches (n, C), at the start."""
     kernel = SimilarityKernel(text, args.k)
-    globals_ = torch.zeros(len(store), 3, text.shape[1], device=text.device)
+    globals_ = torch.zeros(len(store), 3 + args.tiles ** 2, text.shape[1], device=text.device)
     best = torch.zeros(len(store), len(text), device=text.device)
     images = FeatureSet([store], torch.zeros(len(store), 0))
     for batch in images.batches(args.batch_size, device=text.device, world=world()):

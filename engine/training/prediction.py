@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import NamedTuple, Optional
 
 import torch
 from torch import Tensor
@@ -15,10 +16,23 @@ from models.baselines.zero_shot import zero_shot_scores
 from models.encoder import Features
 
 
-def model_inputs(features: Features, masked_globals: bool, device: torch.device) -> Features:
-    """The features that the model reads: g_H and g_Hc, or the plain global embedding alone."""
-    picked = features.global_embeddings[:, 1:] if masked_globals else features.global_embeddings[:, :1]
-    return Features(features.patch_embeddings.to(device), picked.to(device))
+class ModelInputs(NamedTuple):
+    """What `BACGCN.forward` takes."""
+
+    patch_embeddings: Tensor
+    """(B, N, D)."""
+    global_embeddings: Tensor
+    """(B, 2, D), g_H and g_Hc; or (B, 1, D), the plain one."""
+    tile_embeddings: Optional[Tensor]
+    """(B, T, D), with `--tiles`."""
+
+
+def model_inputs(features: Features, masked_globals: bool, device: torch.device) -> ModelInputs:
+    """The features that the model reads: g_H and g_Hc, or the plain global embedding alone; and those of tiles."""
+    globals_, tiles = features.global_embeddings[:, :3], features.global_embeddings[:, 3:]
+    picked = globals_[:, 1:] if masked_globals else globals_[:, :1]
+    return ModelInputs(features.patch_embeddings.to(device), picked.to(device),
+                       tiles.to(device) if tiles.shape[1] else None)
 
 
 def calibrate(model: BACGCN, data: FeatureSet, args: argparse.Namespace, device: torch.device,
