@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from models.bac_gcn import BACGCN
+from models.gcn import CLIPGCN
 from models.graph import node_adjacency
 from models.kernel import KERNEL_STARTS
 from models.losses import LOSSES, pseudo_label_loss
@@ -91,3 +92,33 @@ def test_warm_up_rises_to_the_schedule():
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates[0] == 0 and rates[1] == pytest.approx(0.5 * 0.9619, abs=1e-3)
     assert rates[2:] == pytest.approx([0.8536, 0.5, 0.0], abs=1e-3)
+
+
+def test_the_tile_that_looks_most_like_a_category_adds_its_cosine():
+    generator = torch.Generator().manual_seed(3)
+    text = F.normalize(torch.randn(5, 8, generator=generator), dim=-1)
+    patches, globals_ = torch.randn(2, 6, 8, generator=generator), torch.randn(2, 1, 8, generator=generator)
+    tiles = torch.randn(2, 4, 8, generator=generator)
+    without = BACGCN(text, k=2, logit_scale=7.0)
+    model = BACGCN(text, k=2, logit_scale=7.0, tiles=True)
+    best = (F.normalize(tiles, dim=-1) @ text.T).amax(dim=1)
+    torch.testing.assert_close(model(patches, globals_, tiles).logits,
+                               without(patches, globals_).logits + 7.0 * best)
+    model.tile_kernel.weight.data.mul_(-1)  # it is a kernel of its own, which picks the tile and scores it
+    worst = (F.normalize(tiles, dim=-1) @ text.T).amin(dim=1)
+    torch.testing.assert_close(model(patches, globals_, tiles).logits,
+                               without(patches, globals_).logits - 7.0 * worst)
+    with pytest.raises(AssertionError, match="tiles"):
+        model(patches, globals_)
+
+
+def test_local_features_of_tiles_go_through_the_same_gcn():
+    torch.manual_seed(0)
+    text, tiles = torch.eye(3), F.normalize(torch.randn(1, 3, 3), dim=-1)
+    gcn = CLIPGCN(3, node_adjacency(torch.full((3, 3), 0.5), 3, 1), hidden=4)
+    torch.nn.init.normal_(gcn.layers[-1].weight)
+    model = BACGCN(text, k=1, gcn=gcn, logits="local", tiles=True)
+    globals_ = torch.randn(1, 1, 3)
+    # The patches are the tiles, so both local parts are one.
+    without = BACGCN(text, k=1, gcn=gcn, logits="local")
+    torch.testing.assert_close(model(tiles, globals_, tiles).logits, 2 * without(tiles, globals_).logits)
