@@ -9,8 +9,9 @@ does the three steps of any other dataset in three minutes:
     python train_mini.py
     python train_mini.py --seeds 3
 
-Besides what every train script leaves, runs/mini/ gets summary.json and report.html, and runs/mini/no_reso/ the
-control that trains the same epochs without crops. Further seeds go to runs/mini/seed_1/ and so on.
+Besides what every train script leaves, runs/mini/ gets summary.json and report.html, runs/mini/no_reso/ the
+control that trains the same epochs without crops, and runs/mini/plus/ BAC-GCN+. Further seeds go to runs/mini/seed_1/
+and so on.
 """
 import argparse
 import time
@@ -21,6 +22,7 @@ from datasets.progress import say
 from datasets.registry import get_dataset
 from datasets.split_file import read_image_ids
 from engine.command_line.flag_types import count
+from engine.command_line.method_flags import RECIPES
 from engine.command_line.train_flags import get_args_parser, parse_args
 from engine.evaluation.held_out import held_out_metrics, hold_out
 from engine.evaluation.metrics import average_precision, mean_ap
@@ -113,25 +115,28 @@ def main(args: argparse.Namespace) -> Run:
     return run
 
 
-def demo(args: argparse.Namespace) -> None:
-    """Train with and without ReSO from every seed, and sum up; others are only trained.
+DEMO = {"": {}, "no_reso": {"no_reso": True}, "plus": {"recipe": "plus", "zoom": None, **RECIPES["plus"].flags}}
+"""Folder to flags of the runs of a demo: the method, the same epochs without crops, and BAC-GCN+."""
 
-    Others are baselines, `--no_reso` alone, and another frozen encoder than CLIP.
+
+def demo(args: argparse.Namespace) -> None:
+    """Make the runs of `DEMO` from every seed, and sum up; others are only trained.
+
+    Others are baselines, `--no_reso` and `--recipe plus` alone, and another frozen encoder than CLIP.
     """
     start, spec, folder = time.perf_counter(), get_dataset(args.dataset), Path(args.output_dir)
     seeds = [args.seed + number for number in range(vars(args).pop("seeds"))]
     folders = {seed: folder / ("" if seed == seeds[0] else f"seed_{seed}") for seed in seeds}
-    if args.method != "bac_gcn" or args.no_reso or args.encoder != "clip":
+    if args.method != "bac_gcn" or args.no_reso or args.recipe != "paper" or args.encoder != "clip":
         for seed in seeds:
             main(argparse.Namespace(**{**vars(args), "seed": seed, "output_dir": str(folders[seed])}))
         return
     runs = {}
     for seed in seeds:
-        for no_reso in (False, True):
-            place = folders[seed] / ("no_reso" if no_reso else "")
-            say(f"\n{spec.title}, seed {seed}, {'the same epochs without crops' if no_reso else 'with ReSO'}")
-            runs[seed, no_reso] = main(argparse.Namespace(
-                **{**vars(args), "seed": seed, "no_reso": no_reso, "output_dir": str(place)}))
+        for name, flags in DEMO.items():
+            say(f"\n{spec.title}, seed {seed}" + (f", {name}" if name else ""))
+            runs[seed, name] = main(argparse.Namespace(
+                **{**vars(args), "seed": seed, **flags, "output_dir": str(folders[seed] / name)}))
     if not is_main():
         return
     leave()
@@ -140,8 +145,8 @@ def demo(args: argparse.Namespace) -> None:
     write_json(folder / "summary.json", {**summary, "seconds": round(time.perf_counter() - start, 1)}, indent=1)
     print(f"""
 CLIP alone {summary['zero_shot_mAP']:.1f} mAP; BAC-GCN, which learned from captions only, {summary['bac_gcn_mAP']:.1f};
-the same epochs without ReSO's crops {summary['bac_gcn_no_reso_mAP']:.1f}; its pseudo-labels \
-{summary['pseudo_label_mAP']:.1f} on the training images.
+the same epochs without ReSO's crops {summary['bac_gcn_no_reso_mAP']:.1f}; BAC-GCN+, our recipe, \
+{summary['bac_gcn_plus_mAP']:.1f}; pseudo-labels {summary['pseudo_label_mAP']:.1f} on the training images.
 Numbers in {folder / 'summary.json'}, pictures in {report}: open it in a browser.""")
 
 

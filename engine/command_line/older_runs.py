@@ -4,18 +4,14 @@ from __future__ import annotations
 from typing import Any, Dict
 
 from engine.command_line.eval_flags import get_eval_parser
-from engine.command_line.method_flags import EVAL_DEFAULTS, TRAINED_METHODS
+from engine.command_line.method_flags import BEFORE_FLAGS, EVAL_DEFAULTS, TRAINED_METHODS
 from engine.command_line.train_flags import default_flags
-
-_BEFORE: Dict[str, Dict[str, Any]] = {
-    "bac_gcn": {"tiles": 0}, "tagclip": {"prompt_words": "ours"}, "tai_dpt": {"image_scale": 50.0}}
-"""What a method did before it had a flag, where that is not the flag's default."""
 
 
 def complete_flags(values: Dict[str, Any]) -> Dict[str, Any]:
     """The flags of a run, with the younger ones at the defaults of its dataset and method.
 
-    What a run did before a flag was there is what the flag's default does, or what `_BEFORE` says. Whatever reads
+    What a run did before a flag was there is what the flag's default does, or what `BEFORE_FLAGS` says. Whatever reads
     flags from a file, a checkpoint, a table or a study, reads them through this.
 
     Args:
@@ -24,9 +20,9 @@ def complete_flags(values: Dict[str, Any]) -> Dict[str, Any]:
     if "epochs" not in values:
         defaults = vars(get_eval_parser(None).parse_args([]))
         method = values.get("method", "")
-        return {**defaults, **EVAL_DEFAULTS.get(method, {}), **_BEFORE.get(method, {}), **values}
+        return {**defaults, **EVAL_DEFAULTS.get(method, {}), **BEFORE_FLAGS.get(method, {}), **values}
     if values.get("method") not in TRAINED_METHODS or not isinstance(values.get("dataset"), str):
         return values
     defaults = default_flags(values["dataset"], values["method"], values.get("backbone"),
                              values.get("recipe", "paper"), values.get("encoder", "clip"))
-    return {**defaults, **_BEFORE.get(values["method"], {}), **values}
+    return {**defaults, **BEFORE_FLAGS.get(values["method"], {}), **values}

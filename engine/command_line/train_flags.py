@@ -11,6 +11,7 @@ from datasets.registry import DATASETS
 from engine.command_line.data_flags import add_data_flags, fill_defaults
 from engine.command_line.flag_types import count, describe, finite, natural, nonnegative, positive, share
 from engine.command_line.method_flags import (
+    BEFORE_FLAGS,
     RECIPES,
     TRAINED_METHODS,
     add_cdul_flags,
@@ -184,6 +185,7 @@ def parse_args(parser: FlagParser, argv: Optional[List[str]] = None) -> argparse
             raise DataError(f"{given.config}: made by --{flag} {made_by}, not {asked}; leave --config or --{flag} out")
     parser.set_defaults(**{**method_defaults(named), **RECIPES[named.recipe].flags,  # also what a config is older than
                            **encoder_defaults(named.encoder)})
+    parser.set_defaults(**(BEFORE_FLAGS.get(named.method, {}) if config else {}))
     parser.set_defaults(**config)
     args = parser.parse_args(argv)
     check_typed(args, parser.typed(argv))

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from datasets.files import DataError
 from engine.command_line.method_flags import RECIPES
@@ -59,15 +59,25 @@ class Sizes:
 
     def features(self, changed: Optional[Mapping[str, object]] = None,
                  splits: Sequence[str] = SPLITS) -> Tuple[Store, ...]:
-        """The feature stores of some splits, for an encoder with some flags of `ENCODER_FLAGS` changed."""
-        flags = {flag: getattr(self.request.train_args, flag) for flag in ENCODER_FLAGS} | dict(changed or {})
+        """The feature stores of some splits, where some of a run's flags are changed, and those of its tiles."""
+        flags: Dict[str, Any] = {}
+        changed = changed or {}
+        for flag in (*ENCODER_FLAGS, "tiles"):
+            flags[flag] = changed.get(flag, getattr(self.request.train_args, flag))
+        tiles = flags.pop("tiles") ** 2
         side = flags["resolution"] or self.resolution
         patches, dtype = (side // self.patch_size) ** 2, self.request.train_args.patch_dtype
-        passes = (3 if flags["mask_mode"] == "pixel" else 2) * (side / self.resolution) ** 2
-        return tuple(
-            Store(f"{split} {sorted(flags.items(), key=str)}", count,
-                  sum(array.nbytes for array in store_arrays(count, patches, self.embed_dim, dtype).values()), passes)
-            for split, count in ((split, self.images[split]) for split in splits))
+        pass_cost = (side / self.resolution) ** 2
+        encoder = sorted(flags.items(), key=str)
+        stores = [
+            Store(f"{split} {encoder}", count,
+                  sum(array.nbytes for array in store_arrays(count, patches, self.embed_dim, dtype).values()),
+                  (3 if flags["mask_mode"] == "pixel" else 2) * pass_cost)
+            for split, count in ((split, self.images[split]) for split in splits)]
+        stores += [Store(f"{split} {tiles} tiles {encoder}", self.images[split],
+                         self.images[split] * tiles * self.embed_dim * 2, tiles * pass_cost)
+                   for split in splits if tiles]
+        return tuple(stores)
 
     def views(self, splits: Sequence[str]) -> Tuple[Store, ...]:
         """CDUL's embeddings of images and their snippets, of some splits."""
@@ -109,7 +119,7 @@ def method_steps(request: PaperRequest, sizes: Optional[Sizes] = None) -> List[S
             _training_work(request, sizes))),
         Step("bac_gcn_plus", "BAC-GCN+, ours", _trainings(
             request, "bac_gcn_plus", ["--recipe", "plus", *request.quick()], "bac_gcn",
-            sizes.features({"resolution": RECIPES["plus"].flags["resolution"]}), _training_work(request, sizes))),
+            sizes.features(RECIPES["plus"].flags), _training_work(request, sizes))),
     ]
     steps += [Step(study, f"Study: {study}", [_study(request, study, sizes)]) for study in request.args.studies]
     steps.append(Step("figures", "Figures", [_figure(request, figure) for figure in DRAWN]))
@@ -167,8 +177,7 @@ def _study(request: PaperRequest, study: str, sizes: Sizes) -> Task:
     folder = request.runs / Path(FULL).parent
     command = ("ablate.py", "--study", study, "--seeds", str(len(request.seeds)), "--output_dir", str(folder),
                *request.flags("bac_gcn"), *request.quick("--reso_epoch", str(QUICK_EPOCHS)))
-    stores = [store for variant in variants(study) for store in sizes.features(
-        {flag: value for flag, value in variant.flags.items() if flag in ENCODER_FLAGS})]
+    stores = [store for variant in variants(study) for store in sizes.features(variant.flags)]
     runs = len(variants(study)) * len(request.seeds)
     return Task(f"{len(variants(study))} variants at most", command, lambda: _study_is_done(request, study, folder),
                 distributed=True, stores=tuple(stores), work=_training_work(request, sizes, runs))

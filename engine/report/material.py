@@ -9,6 +9,7 @@ from typing import List
 from datasets.captions.io import Captions, load_dataset_captions
 from datasets.files import DataError
 from datasets.split_file import ImageList, Split, read_split_file
+from engine.command_line.method_flags import RECIPES
 from engine.evaluation.metrics import average_precision, mean_ap
 from engine.evaluation.predictor import Predictor, load_predictor
 from engine.results.finished_runs import RunGroup, collect_runs, settings_of
@@ -22,7 +23,7 @@ class Material:
 
     args: argparse.Namespace
     runs: List[RunGroup]
-    """The reported runs, then the control without ReSO where there is one."""
+    """The reported runs, then where there are any the control without ReSO, and BAC-GCN+."""
     predictor: Predictor
     train: Split
     """True labels of the training images: read here, after training, to judge the pseudo-labels by."""
@@ -69,4 +70,6 @@ def _own_runs(folder: Path) -> List[RunGroup]:
     if not own:
         raise DataError(f"{folder}: its run is not finished; train on with the same command")
     control = settings_of({**own[0].runs[0].args, "no_reso": True})
-    return own + [group for group in groups if group is not own[0] and group.settings == control]
+    others = [group for group in groups if group is not own[0]]
+    return (own + [group for group in others if group.settings == control]
+            + [group for group in others if group.title == RECIPES["plus"].title != own[0].title])

@@ -54,8 +54,8 @@ def tiles(material: Material) -> str:
     own = material.runs[0]
     measured = [(own, "zero_shot_mAP", "mAP of CLIP zero-shot on the test images", ""),
                 (own, "last_mAP", f"mAP of {own.title} on the test images", " main")]
-    measured += [(control, "last_mAP", "mAP of the same epochs without ReSO's crops", "")
-                 for control in material.runs[1:]]
+    measured += [(other, "last_mAP", "mAP of the same epochs without ReSO's crops" if other.title == own.title
+                  else f"mAP of {other.title}, our recipe", "") for other in material.runs[1:]]
     measured.append((own, "zoom_mAP", f"mAP of {own.title} with zoom, an extension of ours", ""))
     tiles = [(f"{material.pseudo_label_map:.1f}", "mAP of the labels made from captions, on the training images", "")]
     for group, key, text, kind in measured:

@@ -59,6 +59,7 @@ CHOICES = (
     Variant("fewer_positives", "crops of classes from a label of 0.8 on", {"positive_threshold": 0.8}),
     Variant("resolution_192", "images at 192 px", {"resolution": 192}),
     Variant("resolution_256", "images at 256 px", {"resolution": 256}),
+    Variant("tiles", "tiles of the images, too", {"tiles": 3}),
     Variant("caption_start", "kernel started at what captions show", {"kernel_start": "captions"}),
     Variant("both_start", "kernel started at prompt and captions", {"kernel_start": "both"}),
     Variant("half_self", "nodes keep half of themselves (ML-GCN's re-weighting)", {"self_share": 0.5}),

@@ -52,6 +52,17 @@ def test_views_are_cls_best_patches_probe_and_best_tile(seen):
     np.testing.assert_allclose(views[7, :, 3], less_mean(cosines).max(axis=0), atol=1e-3)
 
 
+def test_trained_tiles_are_views_too(tiny_world, seen):
+    (images, _, encoder, text, zoomed), pseudo = seen
+    args = type(zoomed)(**{**vars(zoomed), "zoom": None, "tiles": 2})
+    store = extract_features(encoder, images, "train", args)
+    views = clip_views(pseudo.targets[:, :20], images, store, encoder, text, args)
+    of_zoom = clip_views(pseudo.targets[:, :20], images, store.source, encoder, text, zoomed)
+    np.testing.assert_allclose(views[..., [0, 1, 3]], of_zoom[..., [0, 1, 3]], atol=1e-6)
+    globals_ = F.normalize(store[np.arange(20)].global_embeddings, dim=-1).flatten(1).numpy()
+    np.testing.assert_allclose(views[..., 2], probe_captions(globals_, pseudo.targets[:, :20].numpy()), atol=1e-5)
+
+
 def test_only_fused_labels_change_and_only_for_classes(seen):
     (images, store, encoder, text, args), pseudo = seen
     fused = fuse_with_clip(pseudo, images, store, encoder, text, 20, args)

@@ -87,7 +87,12 @@ def test_a_checkpoint_with_tiles_is_not_zoomed(tiled, capsys):
     assert "--zoom does nothing with --tiles 2" in capsys.readouterr().err
 
 
-def test_runs_before_the_flag_had_no_tiles():
-    for recipe in ("paper", "plus"):
-        run = {"epochs": 16, "dataset": "mini", "method": "bac_gcn", "recipe": recipe}
-        assert complete_flags(run)["tiles"] == 0
+@pytest.mark.parametrize("recipe", ["paper", "plus"])
+def test_runs_before_the_flag_had_no_tiles(tmp_path, recipe):
+    flags = vars(parse_args(get_args_parser("voc2007", None), ["--recipe", recipe]))
+    assert flags["tiles"] == {"paper": 0, "plus": 3}[recipe]
+    del flags["tiles"]
+    assert complete_flags(flags)["tiles"] == 0
+    (tmp_path / "config.json").write_text(json.dumps({"args": flags}))
+    args = parse_args(get_args_parser("voc2007", None), ["--config", str(tmp_path / "config.json")])
+    assert (args.recipe, args.tiles) == (recipe, 0)
