@@ -4,10 +4,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -17,13 +20,14 @@ from datasets.split_file import ImageList
 from engine.features.feature_store import (
     ArraySpec,
     FeatureStore,
+    PackedFeatures,
     format_bytes,
     is_complete,
     mark_used,
     pack,
     store_arrays,
+    unpack,
 )
-from engine.features.live_features import LiveFeatures, workers
 from engine.features.store_writer import StoreWriter, belongs_to, missing_bytes, owned
 from engine.features.stored_rows import list_digest
 from engine.features.tiles import TiledFeatures, tile_embeddings
@@ -241,10 +245,57 @@ def _in_fp16(plan: _Plan) -> Optional[FeatureStore]:
 
 def _encode(encoder: FrozenEncoder, images: ImageList, batches: Sequence[range],
             args: argparse.Namespace) -> Iterator[Features]:
-    loader = DataLoader(images, batch_sampler=list(map(list, batches)), num_workers=workers(args),
+    loader = DataLoader(images, batch_sampler=list(map(list, batches)), num_workers=_workers(args),
                         pin_memory=encoder.device.type == "cuda")
     for batch, _ in loader:
         yield encoder(batch.to(encoder.device, non_blocking=True))
+
+
+def _workers(args: argparse.Namespace) -> int:
+    """Processes, or threads, that decode images: `--num_workers`, at most one a core."""
+    return min(args.num_workers, os.cpu_count() or 1)
+
+
+class LiveFeatures:
+    """`--no_feature_store`: the same features, computed again whenever they are asked for.
+
+    Args:
+        encoder: the frozen encoder.
+        images: gives `(image, index)`, squashed to one size.
+        args: `--encode_batch_size` and `--num_workers`, here threads that decode images.
+    """
+
+    def __init__(self, encoder: FrozenEncoder, images: ImageList, args: argparse.Namespace) -> None:
+        self.encoder = encoder
+        self.images = images
+        self.batch_size = args.encode_batch_size
+        self._decoders = ThreadPoolExecutor(max(1, _workers(args)))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def grid(self) -> Tuple[int, int]:
+        """Rows and columns of the patch grid."""
+        return self.encoder.grid(*self.images[0][0].shape[-2:])
+
+    def plain_globals(self) -> Tensor:
+        """The [cls] embeddings of the unmasked images, (n, D) in float32."""
+        batches = torch.arange(len(self)).split(self.batch_size)
+        return torch.cat([self[rows.numpy()].global_embeddings[:, 0].cpu() for rows in batches])
+
+    def read(self, rows: Sequence[int], pinned: bool = False) -> PackedFeatures:
+        """The features of some rows, in their order, rounded as a store would; on the encoder's device."""
+        device = self.encoder.device
+        parts = []
+        for start in range(0, len(rows), self.batch_size):
+            decoded = self._decoders.map(self.images.__getitem__, map(int, rows[start:start + self.batch_size]))
+            parts.append(pack(self.encoder(torch.stack([image for image, _ in decoded]).to(device)), "fp16"))
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def __getitem__(self, rows: Sequence[int]) -> Features:
+        """The features of some rows, in their order, as float32."""
+        return unpack(self.read(rows))
 
 
 FeatureSource = Union[FeatureStore, LiveFeatures, TiledFeatures]

@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Optional, Protocol, Sequence, Tuple
 
 import torch
 from PIL import Image
@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader, Subset
 from datasets.files import FileState
 from datasets.images import ImageTransform, read_image
 from datasets.split_file import ImageList
-from engine.features.feature_store import FeatureStore, PackedFeatures, unpack
-from engine.features.live_features import LiveFeatures
+from engine.features.feature_store import PackedFeatures, unpack
 from engine.features.stored_rows import stored_rows
 from models.encoder import Features, FrozenEncoder
 
@@ -112,10 +111,26 @@ def with_tiles(features: Features, tiles: Tensor) -> Features:
     return features._replace(global_embeddings=torch.cat([features.global_embeddings, tiles], dim=1))
 
 
+class Source(Protocol):
+    """A store, or what stands for one."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def grid(self) -> Tuple[int, int]:
+        """Rows and columns of the patch grid."""
+
+    def plain_globals(self) -> Tensor:
+        """The global embeddings of the unmasked images, (n, D) in float32."""
+
+    def read(self, rows: Sequence[int], pinned: bool = False) -> PackedFeatures:
+        """The features of some rows, in their order."""
+
+
 class TiledFeatures:
     """A store, with the features of the tiles behind the global ones of each image: (B, 3 + T, D)."""
 
-    def __init__(self, source: Union[FeatureStore, LiveFeatures], tiles: Tensor) -> None:
+    def __init__(self, source: Source, tiles: Tensor) -> None:
         self.source = source
         self.tiles = tiles
 
