@@ -207,7 +207,7 @@ def _open(encoder: FrozenEncoder, plan: _Plan, args: argparse.Namespace) -> Feat
 def _with_tiles(source: Union[FeatureStore, LiveFeatures], encoder: FrozenEncoder, images: ImageList, what: str,
                 args: argparse.Namespace, root: Optional[Path] = None) -> FeatureSource:
     """With `--tiles` those of each image stand behind its global features."""
-    if not getattr(args, "tiles", 0):  # baselines have no such flag
+    if not getattr(args, "tiles", 0):  # eval.py has it from a checkpoint alone
         return source
     return TiledFeatures(source, tile_embeddings(encoder, images, args.tiles, args, what, root))
 
@@ -252,7 +252,6 @@ def _encode(encoder: FrozenEncoder, images: ImageList, batches: Sequence[range],
 
 
 def _workers(args: argparse.Namespace) -> int:
-    """Processes, or threads, that decode images: `--num_workers`, at most one a core."""
     return min(args.num_workers, os.cpu_count() or 1)
 
 
