@@ -159,6 +159,7 @@ def compare_cold_and_warm(root: Path, args: argparse.Namespace) -> str:
             ways: Dict[str, Callable[..., object]] = {"memory map": by_memory_map(folder), "store": store.read}
             cold: Times = {name: [] for name in ways}
             warm: Times = {name: [] for name in ways}
+            processor: Times = {name: [] for name in ways}  # of warm reads, whatever else the machine does
             read_bytes = dict.fromkeys(ways, 0)
             for round_ in range(args.rounds):
                 picks = np.random.default_rng(round_).integers(0, len(store), (BATCHES, 64))
@@ -166,20 +167,22 @@ def compare_cold_and_warm(root: Path, args: argparse.Namespace) -> str:
                     drop_from_memory(folder)
                     already = bytes_from_disk()
                     for times in (cold, warm):
-                        start = time.perf_counter()
+                        start, worked = time.perf_counter(), time.process_time()
                         for batch in picks:
                             read(batch)
                         times[name].append(time.perf_counter() - start)
+                    processor[name].append(time.process_time() - worked)
                     read_bytes[name] += bytes_from_disk() - already
         asked = BATCHES * 64 * args.rounds * sum(spec.nbytes for spec in store_arrays(
             1, GRID[0] * GRID[1], DIM, "fp16").values())
         rows += [(read_ahead, name, f"{BATCHES * 64 / statistics.median(cold[name]):,.0f}",
                   f"{ratio(cold, 'memory map', name):.2f}", f"{read_bytes[name] / asked:.1f}",
-                  f"{BATCHES * 64 / statistics.median(warm[name]):,.0f}", f"{ratio(warm, 'memory map', name):.2f}")
+                  f"{BATCHES * 64 / statistics.median(warm[name]):,.0f}", f"{ratio(warm, 'memory map', name):.2f}",
+                  f"{ratio(processor, name, 'memory map'):.2f}")
                  for name in ways]
     note = "" if settable else "\n(The read-ahead cannot be set here.)\n"
     return table(("read-ahead, kB", "random reads by", "cold, images/s", "of the map's speed", "bytes read / asked for",
-                  "warm, images/s", "of the map's speed"), rows) + note
+                  "warm, images/s", "of the map's speed", "of its processor time"), rows) + note
 
 
 def grow_images(root: Path, args: argparse.Namespace, device: torch.device) -> str:
