@@ -2,7 +2,7 @@
 
     make demo
 
-does the three steps of any other dataset in three minutes:
+does the three steps of any other dataset in a few minutes:
 
     python -m mini.render
     python caption.py --dataset mini --stage filter
