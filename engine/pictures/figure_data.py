@@ -25,6 +25,7 @@ from engine.pictures.drawings import MappedPhoto, fit, maps_figure, masks_figure
 from engine.pictures.method_figure import NARROW, WIDE, draw_method
 from engine.results.finished_runs import RunGroup, changed_flags, collect_runs, reference_group
 from engine.results.paper_tables import variant_title
+from engine.results.runs_table import group_title
 from engine.training.checkpoint import Checkpoint
 from engine.training.training_labels import label_folder
 from models.graph import caption_graph
@@ -116,8 +117,9 @@ def draw_curves(groups: Sequence[RunGroup]) -> Figure:
     curves = {}
     for group in groups:
         changed = changed_flags(group.settings, reference.settings)
-        curves[variant_title(changed) if changed else group.title] = [
-            run.history for run in group.runs]
+        variant = variant_title(changed) if changed else group.title
+        name = variant if group.title == reference.title else group_title(group)
+        curves[name] = [run.history for run in group.runs]
     zero_shot = reference.statistic("zero_shot_mAP")
     starts = [group.settings["reso_epoch"] for group in groups if not group.settings.get("no_reso", True)]
     return curves_figure(curves, zero_shot.mean if zero_shot else None, min(starts, default=None),

@@ -124,24 +124,25 @@ def _example(material: Material, row: int) -> str:
 
 def _results(material: Material) -> str:
     own, classes = material.runs[0], material.predictor.spec.classes
+    others = [run for run in material.runs if run.title != own.title]
+    has_control = len(material.runs) > 1 + len(others)
     ours, zero_shot = class_ap(material.predictor)
     curves = html.figure(
         html.chart(draw_curves(material.runs)),
-        "line chart of the mAP after every epoch, with and without ReSO's crops, over that of CLIP zero-shot",
-        kind="chart")
+        "line chart of the mAP after every epoch, over that of CLIP zero-shot", kind="chart")
     bars = html.figure(
         html.chart(per_class_figure(classes, ours, zero_shot, own.title, "CLIP zero-shot")),
         "bar chart of the average precision of every class, beside CLIP zero-shot", kind="chart bars")
     better = f"{int((ours > zero_shot).sum())} of {counted(len(classes), 'class')} are better than with CLIP alone"
     return "".join((
         '<div class="two">',
-        html.section("mAP per epoch", "On the test images." + " Until the crops join, both lines are the same."
-                     * (len(material.runs) > 1), curves),
+        html.section("mAP per epoch", "On the test images." + " Until the crops join, the lines with and without them "
+                     "are the same." * has_control, curves),
         html.section("Class by class", f"AP on the test images, seed {own.seeds[0]}: {better}.", bars),
         "</div>",
         html.section("The table", "The last epoch counts. The best one was chosen on the test images (or, where "
                      "training images were held out, by their pseudo-labels); it stands there to compare with papers "
-                     "that report it.", html.results_table(main_table(Collection([own], []))))))
+                     "that report it.", html.results_table(main_table(Collection([own, *others], []))))))
 
 
 def _masks(material: Material) -> str:

@@ -18,16 +18,18 @@ from PIL import Image
 from datasets.images import image_transform, read_image
 from datasets.plotting import BLUE, ORANGE, graph_figure, save_figure
 from datasets.split_file import ImageList, read_image_ids
+from engine.command_line.method_flags import RECIPES
 from engine.evaluation.predictor import MaskedViews, Predictor, load_predictor
 from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
 from engine.pictures.charts import curves_figure, per_class_figure
 from engine.pictures.drawings import MappedPhoto, Scale, fit, maps_figure, masks_figure, overlay
-from engine.pictures.figure_data import baseline_title
+from engine.pictures.figure_data import baseline_title, draw_curves
 from engine.results.finished_runs import collect_runs
 from engine.training.checkpoint import load_checkpoint
 from engine.training.prediction import predict
 from models.encoder import CLIPEncoder
+from tests.engine.results.test_tables import leave_run
 from tests.engine.training.test_training import run_script, train
 
 
@@ -215,6 +217,16 @@ def test_eval_draws_the_method(tiny_world, run_folder, tmp_path):
                    tmp_path / "caption", "--output_dir", tmp_path)
         with Image.open(tmp_path / f"{figure}.png") as drawn:
             assert drawn.size == shape and drawn.convert("L").resize((60, 60)).entropy() > 2
+
+
+def test_curves_of_another_method_have_its_title_and_those_of_a_variant_what_is_changed(tmp_path):
+    for name, title, flags in (("full", "BAC-GCN", {}), ("k", "BAC-GCN", {"k": 8}), ("no_reso", "BAC-GCN", {
+            "no_reso": True}), ("plus", "BAC-GCN+", {"recipe": "plus", **RECIPES["plus"].flags})):
+        folder = leave_run(tmp_path / name, 70.0, title=title, **flags)
+        (folder / "log.txt").write_text("".join(f'{{"epoch": {epoch}, "mAP": {60 + epoch}}}\n' for epoch in (1, 2)))
+    axes, = draw_curves(collect_runs([tmp_path]).groups).axes
+    names = {text.get_text() for text in axes.texts}
+    assert {"BAC-GCN 62.0", "with --k 8 62.0", "without ReSO (same epochs, no crops) 62.0", "BAC-GCN+ 62.0"} <= names
 
 
 def test_eval_draws_curves_of_all_runs_below_a_folder(tiny_world, run_folder, tmp_path):
