@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.evaluation.metrics import summarise
-from engine.features.feature_set import FeatureSet
+from engine.features.feature_set import FeatureSet, spread_rows
 from engine.training.prediction import predict
 from models.bac_gcn import BACGCN
 
@@ -22,9 +22,8 @@ NUM_IMAGES = 1000
 
 
 def spread(count: int) -> Tensor:
-    """Rows of at most `NUM_IMAGES` of `count` images, evenly spread: the lists of some datasets go by topic."""
-    picked = min(count, NUM_IMAGES)
-    return torch.arange(picked) * count // max(picked, 1)
+    """Rows of at most `NUM_IMAGES` of `count` images, evenly spread."""
+    return spread_rows(count, NUM_IMAGES)
 
 
 def best_threshold(confidence: Tensor, labels: Tensor) -> float:

@@ -15,6 +15,12 @@ from engine.process.distributed import ALONE, World
 from models.encoder import Features
 
 
+def spread_rows(count: int, most: int) -> Tensor:
+    """At most `most` of `count` rows, evenly spread: a sample of all, since split files may go by class."""
+    picked = min(count, most)
+    return torch.arange(picked) * count // max(picked, 1)
+
+
 class Batch(NamedTuple):
     """One batch, or what falls to one process of it."""
 

@@ -18,7 +18,7 @@ from datasets.images import read_image
 from datasets.progress import bar, say
 from datasets.split_file import ImageList
 from engine.features.extraction import extract_features, image_bytes
-from engine.features.feature_set import AnySource, FeatureSet
+from engine.features.feature_set import AnySource, FeatureSet, spread_rows
 from engine.features.feature_store import format_bytes
 from engine.process.distributed import barrier, from_main, gather, world
 from engine.process.stopwatch import Stopwatch
@@ -135,7 +135,7 @@ def mine_crops(model: BACGCN, store: AnySource, images: ImageList, targets: Tens
     Raises:
         DataError: there is no room for the crops.
     """
-    sample = torch.arange(min(len(images), SAMPLE_IMAGES)) * len(images) // min(len(images), SAMPLE_IMAGES)
+    sample = spread_rows(len(images), SAMPLE_IMAGES)
     regions = find_regions(model, store, sample, targets, num_classes, args, device, "ReSO regions (sample)")
     from_main(lambda: check_room(regions, len(sample), images, encoder, folder, args))
     regions = draw(find_regions(model, store, torch.arange(len(images)), targets, num_classes, args, device,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from datasets.progress import bar
-from engine.features.feature_set import FeatureSet
+from engine.features.feature_set import FeatureSet, spread_rows
 from engine.features.frozen_encoder import encoder_of
 from engine.process.distributed import sum_over_processes, world
 from models.bac_gcn import BACGCN
@@ -37,9 +37,9 @@ def model_inputs(features: Features, masked_globals: bool, device: torch.device)
 
 def calibrate(model: BACGCN, data: FeatureSet, args: argparse.Namespace, device: torch.device,
               sample: int = 2048) -> None:
-    """Start the biases, and with `--logit_start fitted` the scale, from the first `sample` training images."""
-    head = FeatureSet(data.stores[:1], data.targets[:min(sample, len(data.stores[0]))])
-    logits, targets = predict(model, head, args, device).to(device), head.targets.to(device)
+    """Start the biases, and with `--logit_start fitted` the scale, from `sample` training images."""
+    some = data.select(spread_rows(len(data.stores[0]), sample))
+    logits, targets = predict(model, some, args, device).to(device), some.targets.to(device)
     if args.logit_start == "fitted":
         model.fit_start(logits, targets)
     else:

@@ -131,7 +131,7 @@ def test_the_model_reads_the_two_masked_globals_or_the_plain_one():
     assert model_inputs(features, False, CPU).global_embeddings.tolist() == [[[0.0, 1.0]]]
 
 
-def test_calibration_is_of_the_first_images_of_the_training_set_alone():
+def test_calibration_on_a_sample_is_of_all_classes_where_the_split_is_sorted_by_class():
     class Store:
         def __len__(self):
             return 6
@@ -144,8 +144,8 @@ def test_calibration_is_of_the_first_images_of_the_training_set_alone():
     asked = parse_args(get_args_parser("voc2007", None), ["--no_gcn", "--batch_size", "3"])
     torch.manual_seed(0)
     text = torch.randn(3, 8)
-    targets = torch.tensor([[0.9, 0.1, 0.5]] * 4 + [[0.0, 1.0, 0.0]] * 2)
+    targets = torch.tensor([[0.9, 0.1, 0.5]] * 3 + [[0.1, 0.7, 0.3]] * 3)
     model = build_model(asked, text, torch.eye(3), 3)
     calibrate(model, FeatureSet([Store()], targets), asked, CPU, sample=4)
-    sigmoid_of_mean = predict(model, FeatureSet([Store()], targets), asked, CPU)[:4].mean(dim=0).sigmoid()
-    torch.testing.assert_close(sigmoid_of_mean, targets[0])
+    logits = predict(model, FeatureSet([Store()], targets), asked, CPU)[[0, 1, 3, 4]]
+    torch.testing.assert_close(logits.mean(dim=0).sigmoid(), torch.tensor([0.5, 0.4, 0.4]))
