@@ -17,6 +17,7 @@ from datasets.registry import DatasetSpec
 from engine.command_line.method_flags import method_title, untrained_title
 from engine.features.frozen_clip import weights_name
 from engine.process.distributed import barrier, from_main, is_main
+from engine.process.folder_lock import FolderLock
 from engine.process.metric_loggers import FOLDERS, LOGGERS, MetricLogger, Nowhere
 from engine.process.stopwatch import describe_timing
 from engine.results.tables import results_table
@@ -45,7 +46,8 @@ class Run:
         encoder: tensors that the checkpoints keep of the frozen encoder: `encoder_state`.
 
     Raises:
-        DataError: what is in the folder, or in the checkpoint to go on from, is of another run.
+        DataError: what is in the folder, or in the checkpoint to go on from, is of another run; or another process
+            trains there.
     """
 
     def __init__(self, args: argparse.Namespace, categories: Sequence[str], facts: Dict[str, Any],
@@ -58,6 +60,10 @@ class Run:
         self.result: Dict[str, Any] = {}
         self.progress = Progress()
         self.logger: MetricLogger = Nowhere()
+        self._lock: Optional[FolderLock] = None
+        refused = from_main(self._take_lock)
+        if refused:
+            raise DataError(refused)
         self._source = self._find_source(args.resume)
         self._checkpoint = self._read_source()
         self._best_before = self._find_best()
@@ -65,6 +71,14 @@ class Run:
         barrier()  # what is there was read by all processes
         if is_main():
             self._open()
+
+    def _take_lock(self) -> str:
+        """What stands against writing into the folder; nothing where it is now this run's."""
+        try:
+            self._lock = FolderLock(self.folder)
+        except DataError as error:
+            return str(error)
+        return ""
 
     def _remove_results(self) -> None:
         for name in _RESULT_FILES:
@@ -81,8 +95,8 @@ class Run:
         if not self._goes_on_here:
             self._remove_results()
             shutil.rmtree(self.crop_folder, ignore_errors=True)  # crops that other weights found
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for unfinished in self.folder.rglob(".*.part"):  # of a process that was killed while it wrote
+        # What a process was writing when it was killed. In other folders below another run may be at work.
+        for unfinished in (*self.folder.glob(".*.part"), *self.crop_folder.rglob(".*.part")):
             unfinished.unlink()
         if self._best_before is not None:
             with atomic_write(self.folder / "best.pth", "wb") as file:
@@ -244,6 +258,8 @@ class Run:
             if not self.args.get("keep_crop_features"):
                 shutil.rmtree(self.crop_folder / CROP_FEATURES, ignore_errors=True)
         self.logger.close()
+        if self._lock is not None:
+            self._lock.release()
         barrier()  # from here on all processes find the folder finished
         print(results_table(spec, result))
         print(f"everything is in {self.folder}")

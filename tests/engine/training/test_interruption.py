@@ -7,9 +7,12 @@ import os
 import random
 import resource
 import signal
+import socket
 import sys
+import time
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
@@ -20,6 +23,7 @@ import train_voc07  # noqa: F401  (imported once here, not in every process)
 from datasets.captions.journal import Batch, Journal, read_journal
 from datasets.files import atomic_write, read_json, write_json
 from engine.features import extraction, store_writer
+from engine.process import folder_lock
 from engine.training import crops, epoch, run
 from engine.training.run import Run
 from tests.conftest import TinyWorld
@@ -75,10 +79,14 @@ class Strike(NamedTuple):
 
 
 def run_in_process(world: TinyWorld, folder: Path, *flags: str, before: Callable[[], object] = lambda: None) -> int:
-    """Train in a forked process whose working folder is `folder`; the exit status, negative for a signal.
+    """`start_run`; the exit status, negative for a signal."""
+    process = start_run(world, folder, *flags, before=before)
+    process.join()
+    return process.exitcode
 
-    `before` is called in the process and may patch what it likes.
-    """
+
+def start_run(world: TinyWorld, folder: Path, *flags: str, before: Callable[[], object] = lambda: None) -> ForkProcess:
+    """Train in a forked process whose working folder is `folder`; `before` is called in it, to patch what it likes."""
     def main() -> None:
         os.chdir(folder)
         store_writer.CHUNK_ROWS = 4
@@ -88,9 +96,7 @@ def run_in_process(world: TinyWorld, folder: Path, *flags: str, before: Callable
                    "--reso_epoch", 2, "--batch_size", 8, "--encode_batch_size", 3, "--epsilon", "0.15", *flags)
 
     folder.mkdir(exist_ok=True)
-    process = start_forked(main, folder / "output.txt")
-    process.join()
-    return process.exitcode
+    return start_forked(main, folder / "output.txt")
 
 
 def content(value: Any) -> Any:
@@ -209,6 +215,40 @@ def test_a_run_resumed_from_another_folder_goes_on_after_a_kill(tiny_world, unbr
     for name in ("run/log.txt", "run/reso/index.json"):
         assert files[name] == unbroken.files[name]
     assert "after epoch 2 and 1 batch" in (tmp_path / "second" / "output.txt").read_text()
+
+
+def hang() -> None:
+    """Patches a process so that it waits in its second batch."""
+    batches, calculate = itertools.count(1), epoch.pseudo_label_loss
+
+    def loss(*args: Any) -> torch.Tensor:
+        if next(batches) == 2:
+            Path("waiting").touch()
+            time.sleep(600)
+        return calculate(*args)
+
+    epoch.pseudo_label_loss = loss
+
+
+def test_two_trainings_are_not_in_one_folder_and_a_killed_one_is_in_nobodys_way(tiny_world, unbroken, tmp_path):
+    folder = tmp_path / "run"
+    first = start_run(tiny_world, folder, before=hang)
+    try:
+        while not (folder / "waiting").exists():
+            assert first.is_alive(), (folder / "output.txt").read_text()
+            time.sleep(0.05)
+        files = {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}
+        for flags in ((), ("--overwrite",)):
+            assert run_in_process(tiny_world, folder, *flags, before=partial(setattr, folder_lock, "PATIENCE", 0)) == 2
+            assert (folder / "output.txt").read_text().splitlines()[-1] == (
+                f"error: run: another training is at work here (process {first.pid} on {socket.gethostname()}); wait "
+                "for it, or choose another --output_dir")
+        assert {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()} == files
+    finally:
+        os.kill(first.pid, signal.SIGKILL)
+    assert run_in_process(tiny_world, folder) == 0
+    (folder / "waiting").unlink()
+    assert outcome(folder) == unbroken.files
 
 
 def limit_file_size(size: int) -> None:
