@@ -82,6 +82,29 @@ def test_votes_and_support_are_mixed_by_how_many_images_with_several_captions_na
     np.testing.assert_allclose(mix(counts, support, per_image), (1 - trust) * votes + trust * support)
 
 
+def test_two_captions_are_several():
+    counts, per_image = np.array([[2.0], [1.0]]), np.array([2, 2])
+    trust = 2 / (2 + 30)
+    np.testing.assert_allclose(mix(counts, np.zeros((2, 1)), per_image), (1 - trust) * np.array([[1.0], [0.5]]))
+
+
+def test_support_is_bounded_and_an_empty_fold_ends_nothing(monkeypatch):
+    monkeypatch.setattr(scores, "RIDGE", 1e-6)  # the first feature says with certainty what the other caption names
+    named = np.repeat(np.eye(2)[[0, 1, 0, 1, 0, 1, 0, 1]], 2, axis=0).astype(np.float32)
+    for folds in (np.array([0, 0, 1, 1, 3, 3, 4, 4]), np.arange(8) // 2):
+        support = support_of_captions(sparse.csr_matrix(named), sparse.csr_matrix(named), folds, np.full(8, 2))
+        np.testing.assert_allclose(support, 0.95 * named[::2], atol=1e-4)
+
+
+def test_a_single_caption_says_no_more_than_that_a_category_is_there(monkeypatch):
+    monkeypatch.setattr(scores, "RIDGE", 1e-6)
+    words = np.array([[1.0], [1.0], [0.0], [0.0], [3.0]], dtype=np.float32)  # thrice the word: three times as sure
+    named = np.array([[1.0], [1.0], [0.0], [0.0], [1.0]], dtype=np.float32)
+    weight = 3 / (3 + 30) / 2
+    scored = score_single_captions(sparse.csr_matrix(words), named, np.array([0, 1, 2, 3, 4]))
+    np.testing.assert_allclose(scored[4], (1 - weight) + weight * 1, atol=1e-5)
+
+
 def test_calibration_divides_by_the_rate_and_bends_below_one():
     per_image, counts = np.array([4, 4, 2]), np.array([[4.0, 0.0], [2.0, 1.0], [0.0, 0.0]])
     rate = np.array([(4 * 3 + 2 * 1 + 3) / (6 * 3 + 6), (0 + 3) / (1 * 3 + 6)])

@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.bac_gcn import BACGCN
+from models.bac_gcn import BACGCN, LABEL_STEP
 from models.gcn import CLIPGCN
 from models.graph import caption_graph, node_adjacency
-from models.kernel import from_text
+from models.kernel import SimilarityKernel, from_text
 from models.losses import asymmetric_loss, bce_loss, ranking_loss
-from models.masks import high_attention
+from models.masks import complementary_images, high_attention
 from models.reso import crop_targets, small_regions
 
 
@@ -63,6 +63,30 @@ def test_a_fitted_start_does_not_depend_on_the_biases_before():
         model.fit_start(model(patches, globals_).logits.detach(), targets)
         fitted.append(model(patches, globals_).logits.detach())
     torch.testing.assert_close(*fitted, atol=1e-3, rtol=0)
+
+
+def test_a_category_that_is_always_or_never_named_starts_fitted_at_half_a_step_of_its_labels():
+    """At the least cross-entropy the mean probability of a category is the mean of its labels."""
+    torch.manual_seed(0)
+    model, patches, globals_ = BACGCN(torch.randn(3, 8), 1), torch.randn(30, 2, 8), torch.randn(30, 1, 8)
+    targets = torch.cat([torch.zeros(30, 1), torch.ones(30, 1), torch.rand(30, 1)], dim=1)
+    model.fit_start(model(patches, globals_).logits.detach(), targets)
+    never, always, _ = model(patches, globals_).logits.detach().double().sigmoid().mean(dim=0).tolist()
+    assert never == pytest.approx(LABEL_STEP / 2, rel=0.1) and 1 - always == pytest.approx(LABEL_STEP / 2, rel=0.1)
+
+
+def test_the_kernel_learns_unless_told_otherwise():
+    assert SimilarityKernel(torch.eye(2), 1).weight.requires_grad
+
+
+def test_both_pictures_are_black_where_the_other_is_not_by_their_own_mean_and_deviation():
+    images, high = torch.full((1, 3, 2, 4), 7.0), torch.tensor([[True, False]])
+    kept, other = complementary_images(images, high, 2, mean=(0.5, 0.2, 0.1), std=(0.5, 0.1, 0.2))
+    black = torch.tensor([-1.0, -2.0, -0.5]).view(3, 1, 1).expand(3, 2, 2)
+    for picture, left in ((kept, True), (other, False)):
+        shown, hidden = picture[0].split(2, dim=2)[::1 if left else -1]
+        assert shown.equal(images[0, :, :, :2])
+        torch.testing.assert_close(hidden, black)
 
 
 def test_maps_are_cosines_whatever_became_of_the_lengths_in_training():

@@ -45,6 +45,28 @@ def test_threshold_lies_half_way_to_the_next_score_and_at_the_last_one_itself():
     assert best_threshold(torch.tensor([[0.9, 0.5]]), torch.zeros(1, 2)) == pytest.approx(0.7)  # all are 0: the first
 
 
+def test_what_shares_a_score_is_a_tag_together_or_not_at_all():
+    assert best_threshold(torch.tensor([[0.8, 0.8, 0.6]]), torch.tensor([[1.0, 0.0, 0.0]])) == pytest.approx(0.7)
+    scores = torch.tensor([[0.9, 0.6, 0.6, 0.2]])
+    assert best_threshold(scores, torch.tensor([[1.0, 1.0, 0.0, 0.0]])) == pytest.approx(0.4)
+
+
+def test_threshold_of_labels_that_are_probabilities():
+    # Tags:  1: 1.8 / 2.8    2: 2.6 / 3.8    3: 3.4 / 4.8, the highest    4: 3.6 / 5.8
+    assert best_threshold(torch.tensor([[0.9, 0.7, 0.5, 0.3]]), torch.tensor([[0.9, 0.4, 0.4, 0.1]])) == \
+        pytest.approx(0.4)
+
+
+def test_a_score_at_the_threshold_is_a_tag_and_classes_with_few_positives_are_not_measured(monkeypatch):
+    logits, labels = torch.tensor([[0.5, 0.5], [0.5, 0.5]]), torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    monkeypatch.setattr(threshold, "predict", lambda *_: logits)
+    data = FeatureSet([], labels)
+    both, first = (measure(None, data, data, argparse.Namespace(min_positives=least), torch.device("cpu"))
+                   for least in (1, 2))
+    assert both["threshold"] == first["threshold"] == float(logits[0, 0].sigmoid())
+    assert (both["OP"], both["OR"], first["OP"], first["OR"]) == (75, 100, 100, 100)
+
+
 def test_test_images_are_tagged_by_the_threshold_of_training_images_for_classes_alone(monkeypatch):
     logits = {"train": torch.tensor([[3.0, -2.0, 9.0], [-2.5, -1.0, 9.0]]),
               "test": torch.tensor([[-1.2, -4.0, 9.0], [2.0, -1.6, 9.0]])}

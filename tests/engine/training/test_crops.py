@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from datasets.files import DataError
+from datasets.images import read_image
 from datasets.split_file import ImageList
 from engine.command_line.train_flags import get_args_parser, parse_args
 from engine.features.feature_set import FeatureSet
@@ -18,7 +20,7 @@ from engine.process.stopwatch import Stopwatch
 from engine.training import crops
 from engine.training.crops import extend_with_crops, mine_crops
 from models.bac_gcn import BACGCN
-from models.reso import read_index
+from models.reso import Region, encode_crop, read_index
 
 CPU = torch.device("cpu")
 TARGETS = torch.tensor([[0.5, 0.4, 0.3], [0.9, 0.6, 0.1], [0.0, 0.2, 0.7]])
@@ -116,7 +118,9 @@ def test_crops_join_the_training_set_with_the_targets_of_their_own_image(images,
         stored[what] = crop_images
         return list(crop_images.image_ids)
 
+    mined = []
     monkeypatch.setattr(crops, "extract_features", extract)
+    monkeypatch.setattr(crops, "mine_crops", lambda *given: mined.append(given) or mine_crops(*given))
     (tmp_path / "crops").mkdir()
     data = FeatureSet([Store()], TARGETS, images.image_ids)
     for _ in range(2):  # the second time the crops are there
@@ -132,6 +136,45 @@ def test_crops_join_the_training_set_with_the_targets_of_their_own_image(images,
         assert {"mining_seconds", "encoding_seconds"} < set(watch.timing(1))
         torch.testing.assert_close(extended.targets[3:], torch.tensor([first, second]), equal_nan=True)
         assert "ReSO: 2 small regions in 2 of 3 images" in capsys.readouterr().out
+    assert len(mined) == 1
+
+
+def test_crops_are_bounded_by_a_draw_of_the_seed_in_their_order():
+    regions = [Region(image, 0, 0.1, (0.0, 0.0, 0.5, 0.5)) for image in range(10)]
+    for seed in (0, 3):
+        picked = torch.randperm(10, generator=torch.Generator().manual_seed(seed))[:4].sort().values.tolist()
+        assert [region.image for region in crops.draw(regions, 4, seed)] == picked
+    assert crops.draw(regions, None, 0) == crops.draw(regions, 10, 0) == crops.draw(regions, 11, 0) == regions
+
+
+@pytest.mark.parametrize("given, looked_at, count", [([], 2, 3), ([], 3, 2), (["--max_crops", 1], 2, 1)])
+def test_room_is_for_the_crops_of_all_images_their_pictures_and_features(images, tmp_path, monkeypatch, capsys, given,
+                                                                         looked_at, count):
+    """Two regions in a sample of two images are three crops of three images."""
+    regions = [Region(0, 0, 0.1, (0.0, 0.0, 0.5, 0.5)), Region(1, 1, 0.1, (0.0, 0.0, 1.0, 1.0))]
+    sizes = [len(encode_crop(read_image(images.path(region.image)), region.box, 32)) for region in regions]
+    monkeypatch.setattr(crops, "image_bytes", lambda encoder, args: 1000 + encoder.resolution)
+    needed = count * sum(sizes) // 2 + count * 1032
+    folder = tmp_path / "not" / "yet"
+    for free in (needed, needed - 1):
+        monkeypatch.setattr(crops.shutil, "disk_usage", lambda path, free=free: argparse.Namespace(free=free))
+        if free == needed:
+            crops.check_room(regions, looked_at, images, Encoder(), folder, flags(*given))
+            assert f"about {count} crops" in capsys.readouterr().out
+        else:
+            with pytest.raises(DataError, match="--max_crops"):
+                crops.check_room(regions, looked_at, images, Encoder(), folder, flags(*given))
+    crops.check_room([], 3, images, Encoder(), folder, flags())  # without any no picture is needed
+
+
+@pytest.mark.parametrize("crop", [
+    crops.Crop("000/0000_z_00", "z", 0, 0.1, [0.0, 0.0, 0.5, 0.5]),
+    crops.Crop("000/0000_a_02", "a", 2, 0.1, [0.0, 0.0, 0.5, 0.5])])
+def test_crops_of_other_images_or_of_backgrounds_are_refused(images, tmp_path, monkeypatch, crop):
+    monkeypatch.setattr(crops, "mine_crops", lambda *_: [crop])
+    with pytest.raises(DataError, match="crops of other images or classes"):
+        extend_with_crops(BACGCN(torch.eye(3, 4), 1), FeatureSet([Store()], TARGETS, images.image_ids), images,
+                          Encoder(), 2, tmp_path, flags(), CPU, Stopwatch())
 
 
 def test_without_small_regions_the_set_stays_as_it_is(images, tmp_path):

@@ -42,6 +42,7 @@ class FakeRun:
         self.saved: List[Progress] = []
 
     def save_within_epoch(self, progress, model, optimizer) -> None:
+        assert len(optimizer.state) == len(list(model.parameters())) and isinstance(progress.loss, torch.Tensor)
         self.saved.append(progress)
 
 
@@ -144,6 +145,17 @@ def test_losses_are_looked_at_before_a_save_and_at_the_end(monkeypatch):
     asked.epoch(FakeRun(3))
     assert [(epoch, len(batches)) for epoch, batches in looked] == [(3, 1)] * 6
     assert sorted(rows[0] for _, batches in looked for rows in batches[0:1]) == list(range(6))
+
+
+def test_a_loss_that_is_not_finite_names_the_images_of_its_own_batch():
+    asked = Training()
+    batches = [(torch.tensor([0, 1]), torch.tensor(1.0)), (torch.tensor([2, 3]), torch.tensor(torch.inf)),
+               (torch.tensor([4, 5]), torch.tensor(torch.nan))]
+    with pytest.raises(DataError, match="epoch 7: the loss is inf; .*batch: c d$"):
+        training._check_finite(asked.model, batches, asked.data, 7)
+    asked.data.image_ids = []
+    with pytest.raises(DataError, match="epoch 7: the loss is nan; .*batch: 4 5$"):
+        training._check_finite(asked.model, batches[2:], asked.data, 7)
 
 
 def test_a_weight_that_is_not_finite_names_the_last_batch():

@@ -18,8 +18,9 @@ from engine.features.feature_set import FeatureSet
 from engine.features.frozen_clip import build_encoder, load_clip
 from engine.features.text_embeddings import encode_words
 from engine.training.build_model import build_model, start_embeddings
-from engine.training.prediction import calibrate, model_inputs, predict
+from engine.training.prediction import calibrate, model_inputs, predict, untrained_scores
 from models.encoder import Features
+from models.gcn import GraphSAGE
 from models.kernel import KERNEL_STARTS
 from tests.engine.training.test_training import run_script, weights
 
@@ -101,6 +102,8 @@ def test_flags_of_the_model_reach_it():
     deep = model("--gcn_depth", 3, "--gcn_width", 5, "--gcn_activation", "relu", "--no_residual", "--k", 3)
     assert [layer.out_features for layer in deep.gcn.layers] == [5, 5, 8] and deep.kernel.k == 3
     assert deep.gcn.activation is F.relu and not deep.gcn.residual and plain.gcn.residual
+    assert isinstance(model("--gcn_layer", "sage").gcn.layers[0], GraphSAGE)
+    assert model().gcn.adjacency.sum(dim=1).tolist() == pytest.approx([1] * 6)  # rows are normalised by default
     assert model("--no_gcn").gcn is None
     assert model("--logits", "local").parts == "local" and plain.parts == "both"
     assert not model("--frozen_kernel").kernel.weight.requires_grad and plain.kernel.weight.requires_grad
@@ -131,21 +134,43 @@ def test_the_model_reads_the_two_masked_globals_or_the_plain_one():
     assert model_inputs(features, False, CPU).global_embeddings.tolist() == [[[0.0, 1.0]]]
 
 
+class SixImages:
+    """A store of random features."""
+
+    def __len__(self):
+        return 6
+
+    def read(self, rows, pinned=False):
+        generator = torch.Generator().manual_seed(0)
+        return {"patch_embeddings": torch.randn(6, 4, 8, generator=generator)[torch.as_tensor(rows)],
+                "global_embeddings": torch.randn(6, 3, 8, generator=generator)[torch.as_tensor(rows)]}
+
+
+def test_a_fitted_start_is_that_of_the_training_images_and_their_labels():
+    asked = parse_args(get_args_parser("voc2007", None), ["--no_gcn", "--logit_start", "fitted"])
+    data, fitted = FeatureSet([SixImages()], torch.rand(6, 3, generator=torch.Generator().manual_seed(1))), []
+    for fit in (lambda model: calibrate(model, data, asked, CPU),
+                lambda model: model.fit_start(predict(model, data, asked, CPU), data.targets)):
+        model = build_model(asked, torch.eye(3, 8), torch.eye(3), 3)
+        fit(model)
+        fitted.append([model.log_scale.item(), *model.bias.tolist()])
+    assert fitted[0] == fitted[1] and fitted[0][0] != pytest.approx(math.log(10))
+
+
+def test_scores_without_training_are_probabilities_of_clip_and_cosines_of_other_networks():
+    globals_, starts = torch.tensor([[3.0, 4.0]]), torch.tensor([[0.5, 0.0], [0.0, 2.0]])
+    of_clip = untrained_scores(globals_, starts, argparse.Namespace(encoder="clip"))
+    torch.testing.assert_close(of_clip, torch.tensor([[-20.0, 0.0]]).softmax(dim=1))
+    assert untrained_scores(globals_, starts, argparse.Namespace(encoder="timm:resnet50")).tolist() == [
+        pytest.approx([0.6, 0.8])]
+
+
 def test_calibration_on_a_sample_is_of_all_classes_where_the_split_is_sorted_by_class():
-    class Store:
-        def __len__(self):
-            return 6
-
-        def read(self, rows, pinned=False):
-            generator = torch.Generator().manual_seed(0)
-            return {"patch_embeddings": torch.randn(6, 4, 8, generator=generator)[torch.as_tensor(rows)],
-                    "global_embeddings": torch.randn(6, 3, 8, generator=generator)[torch.as_tensor(rows)]}
-
     asked = parse_args(get_args_parser("voc2007", None), ["--no_gcn", "--batch_size", "3"])
     torch.manual_seed(0)
     text = torch.randn(3, 8)
     targets = torch.tensor([[0.9, 0.1, 0.5]] * 3 + [[0.1, 0.7, 0.3]] * 3)
     model = build_model(asked, text, torch.eye(3), 3)
-    calibrate(model, FeatureSet([Store()], targets), asked, CPU, sample=4)
-    logits = predict(model, FeatureSet([Store()], targets), asked, CPU)[[0, 1, 3, 4]]
+    calibrate(model, FeatureSet([SixImages()], targets), asked, CPU, sample=4)
+    logits = predict(model, FeatureSet([SixImages()], targets), asked, CPU)[[0, 1, 3, 4]]
     torch.testing.assert_close(logits.mean(dim=0).sigmoid(), torch.tensor([0.5, 0.4, 0.4]))
