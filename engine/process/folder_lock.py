@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Optional
 
 from datasets.files import DataError
+from engine.process.distributed import from_main
 
 LOCK_NAME = ".lock"
 """In the folder; it says which process is at work there, and is empty where none is."""
@@ -67,3 +68,25 @@ class FolderLock:
             os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def hold_folder(folder: Path) -> Optional[FolderLock]:
+    """The lock, held by the main process for all that `torchrun` has started; None in the others.
+
+    Raises:
+        DataError: in all of them, where another process holds it.
+    """
+    lock: Optional[FolderLock] = None
+
+    def hold() -> str:
+        nonlocal lock
+        try:
+            lock = FolderLock(folder)
+        except DataError as error:
+            return str(error)
+        return ""
+
+    refused = from_main(hold)
+    if refused:
+        raise DataError(refused)
+    return lock

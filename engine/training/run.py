@@ -17,7 +17,7 @@ from datasets.registry import DatasetSpec
 from engine.command_line.method_flags import method_title, untrained_title
 from engine.features.frozen_clip import weights_name
 from engine.process.distributed import barrier, from_main, is_main
-from engine.process.folder_lock import FolderLock
+from engine.process.folder_lock import FolderLock, hold_folder
 from engine.process.metric_loggers import FOLDERS, LOGGERS, MetricLogger, Nowhere
 from engine.process.stopwatch import describe_timing
 from engine.results.tables import results_table
@@ -61,24 +61,31 @@ class Run:
         self.progress = Progress()
         self.logger: MetricLogger = Nowhere()
         self._lock: Optional[FolderLock] = None
-        refused = from_main(self._take_lock)
-        if refused:
-            raise DataError(refused)
-        self._source = self._find_source(args.resume)
+        is_there = from_main(self.folder.exists)
+        try:
+            if is_there:
+                self._lock = hold_folder(self.folder)
+            self._read()
+            if not is_there:  # made now, so that what is refused leaves nothing
+                self._lock = hold_folder(self.folder)
+                self._read()
+            self._saved_at = time.monotonic()
+            barrier()  # what is there was read by all processes
+            if is_main():
+                self._open()
+        except BaseException:
+            self._release()
+            raise
+
+    def _read(self) -> None:
+        """Find and read what the run goes on from."""
+        self._source = self._find_source(self.args["resume"])
         self._checkpoint = self._read_source()
         self._best_before = self._find_best()
-        self._saved_at = time.monotonic()
-        barrier()  # what is there was read by all processes
-        if is_main():
-            self._open()
 
-    def _take_lock(self) -> str:
-        """What stands against writing into the folder; nothing where it is now this run's."""
-        try:
-            self._lock = FolderLock(self.folder)
-        except DataError as error:
-            return str(error)
-        return ""
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def _remove_results(self) -> None:
         for name in _RESULT_FILES:
@@ -258,8 +265,7 @@ class Run:
             if not self.args.get("keep_crop_features"):
                 shutil.rmtree(self.crop_folder / CROP_FEATURES, ignore_errors=True)
         self.logger.close()
-        if self._lock is not None:
-            self._lock.release()
+        self._release()
         barrier()  # from here on all processes find the folder finished
         print(results_table(spec, result))
         print(f"everything is in {self.folder}")
