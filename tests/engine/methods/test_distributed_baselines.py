@@ -66,8 +66,9 @@ def test_two_processes_train_as_one(outputs, name):
     one, two = (log(outputs[processes] / name) for processes in (1, 2))
     for ours, theirs in zip(one, two):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
-        for measure in ("images", "mAP", "OF1", "threshold"):
-            assert ours[measure] == pytest.approx(theirs[measure], abs=1e-3), measure
+        # Of 12 images two whose scores differ by rounding may change places, which moves the mAP by tenths.
+        for measure, margin in (("images", 0), ("threshold", 1e-3), ("mAP", 0.5), ("OF1", 0.5)):
+            assert ours[measure] == pytest.approx(theirs[measure], abs=margin), measure
     ours, theirs = (weights(outputs[processes] / name) for processes in (1, 2))
     assert ours.keys() == theirs.keys()
     for key in ours:  # on the mean: Adam makes whole steps of gradients that are nothing but rounding
