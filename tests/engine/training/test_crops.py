@@ -160,7 +160,7 @@ def test_room_is_for_the_crops_of_all_images_their_pictures_and_features(images,
         monkeypatch.setattr(crops.shutil, "disk_usage", lambda path, free=free: argparse.Namespace(free=free))
         if free == needed:
             crops.check_room(regions, looked_at, images, Encoder(), folder, flags(*given))
-            assert f"about {count} crops" in capsys.readouterr().out
+            assert f"about {count} crop" in capsys.readouterr().out
         else:
             with pytest.raises(DataError, match="--max_crops"):
                 crops.check_room(regions, looked_at, images, Encoder(), folder, flags(*given))
