@@ -4,7 +4,7 @@
 # make test-pythons   the quick tests on every Python from 3.10 to 3.13 that is on the machine, each in its environment
 # make test-transformers   captioning, weights and networks of transformers, open_clip and timm, in an environment of its own
 # make bench  speed and memory, beside transformers and open_clip, in an environment of its own
-# make mutants   which small faults in the core the tests would miss (docs/mutants.md); about an hour on two cores
+# make mutants   which small faults in the core the tests would miss (docs/mutants.md); some hours on two cores
 # make audit  known vulnerabilities of the installed packages
 # Each makes the virtual environment where it is missing. PYTHON chooses the interpreter.
 PYTHON ?= python3
