@@ -63,17 +63,19 @@ def outputs(tiny_world, tmp_path_factory) -> Dict[int, Path]:
 
 @pytest.mark.parametrize("name", ["head", "resnet", "tai_dpt"])
 def test_two_processes_train_as_one(outputs, name):
-    rounding = 50 if name == "resnet" else 1  # batch norm and momentum make more of it, epoch by epoch
+    rounding = 10 if name == "resnet" else 1  # batch norm makes more of it, layer by layer
     one, two = (log(outputs[processes] / name) for processes in (1, 2))
     for ours, theirs in zip(one, two):
+        assert ours["images"] == theirs["images"]
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4 * rounding)
-        for measure, margin in (("images", 0), ("mAP", 0.05), ("OF1", 0.05), ("threshold", 1e-3)):
+        for measure, margin in (("mAP", 0.05), ("OF1", 0.05), ("threshold", 1e-3)):
             assert ours[measure] == pytest.approx(theirs[measure], abs=margin * rounding), measure
     ours, theirs = (weights(outputs[processes] / name) for processes in (1, 2))
     assert ours.keys() == theirs.keys()
     for key in ours:  # on the mean: Adam makes whole steps of gradients that are nothing but rounding
         size, difference = (float(values.float().abs().mean()) for values in (ours[key], ours[key] - theirs[key]))
-        assert difference < 1e-4 * rounding * (1 + size), key
+        # What is trained moves by 2e-4 in these four steps; statistics of a batch are whole activations.
+        assert difference < (5e-3 if "running" in key else 1e-4) * (1 + size), key
 
 
 @pytest.mark.parametrize("name", ["clip", "tagclip", "cdul", "live"])
