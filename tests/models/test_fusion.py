@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.optimize import minimize
 from sklearn.metrics import average_precision_score
 
 from datasets.captions import load_matcher
@@ -15,7 +16,7 @@ from datasets.captions.labels import read_captions
 from datasets.captions.scores import score_images
 from datasets.registry import get_dataset
 from datasets.split_file import read_split_file
-from models.fusion import fuse_labels, probe_captions
+from models.fusion import INVERSE_PENALTY, PROBE_PENALTY, clip_log_odds, fuse_labels, probe_captions
 
 
 def simulate(count: int = 400, seed: int = 0):
@@ -122,6 +123,49 @@ def test_probe_learns_from_other_images_alone():
     assert not np.array_equal(probe_captions(features, changed)[40:], probed[40:])
 
 
+def test_clip_log_odds_are_a_penalised_logistic_regression_on_the_log_rank():
+    score, views = np.array([0.9, 0.1, 0.6, 0.2]), np.array([[4.0], [1.0], [3.0], [2.0]])
+    share = (np.array([4, 1, 3, 2]) - 0.5) / 4
+    evidence = -np.log1p(-share)
+    evidence -= evidence.mean()
+
+    def loss(line):
+        log_odds = line[0] * evidence + line[1]
+        return line[0]**2 / 2 + INVERSE_PENALTY * (np.logaddexp(0, log_odds) - score * log_odds).sum()
+
+    slope, offset = minimize(loss, [0.0, 0.0], tol=1e-10).x
+    np.testing.assert_allclose(clip_log_odds(score, views), slope * evidence + offset, atol=1e-2)
+
+
+def test_the_probe_is_a_ridge_on_centred_features_of_unit_deviation():
+    generator = np.random.default_rng(1)
+    features, captions = 3 + generator.normal(size=(10, 3)) * (1, 5, 2), generator.random((10, 2))
+    scaled = (features - features.mean(axis=0))
+    scaled /= scaled.std()
+    expected = np.zeros((10, 2))
+    for fold in np.split(np.arange(10), 5):
+        rest = np.setdiff1d(np.arange(10), fold)
+        middle, mean = scaled[rest].mean(axis=0), captions[rest].mean(axis=0)
+        x = scaled[rest] - middle
+        weights = np.linalg.solve(x.T @ x + PROBE_PENALTY * 10 * np.eye(3), x.T @ (captions[rest] - mean))
+        expected[fold] = (scaled[fold] - middle) @ weights + mean
+    np.testing.assert_allclose(probe_captions(features, captions), expected, atol=1e-8)
+
+
+def test_two_images_are_probed_by_each_other():
+    probed = probe_captions(np.array([[0.0], [1.0]]), np.array([[0.2], [0.7]]))
+    np.testing.assert_allclose(probed, [[0.7], [0.2]])
+
+
+def test_captions_of_double_precision_or_whole_numbers_are_fused_in_floats():
+    _, captions, clip = simulate(60)
+    assert fuse_labels(captions, clip).dtype == np.float64
+    assert fuse_labels(captions.astype(np.float32), clip).dtype == np.float32
+    whole = fuse_labels((captions > 0.5).astype(np.int64), clip)
+    assert whole.dtype == np.float32 and ((whole > 0.01) & (whole < 0.99)).any()
+    assert isinstance(whole, np.ndarray)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_probe_of_few_or_equal_images_is_finite(count):
     probed = probe_captions(np.ones((count, 4), dtype=np.float32), np.full((count, 1), 0.3, dtype=np.float32))
@@ -131,6 +175,8 @@ def test_probe_of_few_or_equal_images_is_finite(count):
 @pytest.mark.parametrize("captions, clip, message", [
     (np.zeros((3, 2)), np.zeros((4, 2)), "do not fit"),
     (np.zeros((3, 2)), np.zeros((3, 3)), "do not fit"),
+    (np.zeros(3), np.zeros((3, 1)), "do not fit"),
+    (np.zeros((3, 2)), np.zeros(3), "do not fit"),
     (np.full((3, 2), 1.5), np.zeros((3, 2)), "no probability"),
     (np.full((3, 2), np.nan), np.zeros((3, 2)), "no probability"),
     (np.zeros((3, 2)), np.full((3, 2), np.nan), "not finite"),

@@ -10,11 +10,16 @@ from torch import Tensor, nn
 
 from clip.model import CLIP, Architecture
 from models.bac_gcn import BACGCN
-from models.encoder import CLIPEncoder
+from models.encoder import PRECISIONS, CLIPEncoder
 from models.graph import node_adjacency
 from models.masks import complementary_images, high_attention
 from models.optimizer import build_optimizer
 from models.reso import small_regions
+
+
+def tiny_clip() -> CLIP:
+    return CLIP(Architecture(embed_dim=8, image_resolution=32, patch_size=8, vision_width=64, vision_layers=2,
+                             vocab_size=100, text_width=64, text_layers=1)).eval()
 
 
 class Lengthen(nn.Module):
@@ -53,8 +58,7 @@ def test_a_box_is_that_of_the_part_with_the_peak_and_not_of_the_first():
 @pytest.mark.parametrize("mask_mode", ["pixel", "token"])
 def test_global_embeddings_are_of_the_image_of_h_and_of_the_rest(mask_mode):
     torch.manual_seed(0)
-    clip_model = CLIP(Architecture(embed_dim=8, image_resolution=32, patch_size=8, vision_width=64, vision_layers=2,
-                                   vocab_size=100, text_width=64, text_layers=1)).eval()
+    clip_model = tiny_clip()
     images = torch.randn(2, 3, 32, 32)
     features = CLIPEncoder(clip_model, mask_share=0.3, mask_mode=mask_mode)(images)
     with torch.no_grad():
@@ -67,6 +71,32 @@ def test_global_embeddings_are_of_the_image_of_h_and_of_the_rest(mask_mode):
         expected = torch.stack([clip_model.encode_image(images), *masked], dim=1)
     assert high.sum(dim=1).tolist() == [5, 5]
     torch.testing.assert_close(features.global_embeddings, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_images_with_h_of_different_sizes_are_encoded_each_by_its_own():
+    torch.manual_seed(0)
+    clip_model = tiny_clip()
+    images = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        attention = clip_model.encode_image_dense(images).cls_attention
+        high = high_attention(attention, 0.3, 0.5)
+        expected = torch.stack([torch.cat([clip_model.encode_image(image[None], keep=kept.nonzero().T)
+                                           for image, kept in zip(images, part)]) for part in (high, ~high)], dim=1)
+    assert len(set(high.sum(dim=1).tolist())) > 1
+    features = CLIPEncoder(clip_model, mask_share=0.3, mask_threshold=0.5, mask_mode="token")(images)
+    torch.testing.assert_close(features.global_embeddings[:, 1:], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_products_are_of_the_precision_that_is_asked_for(precision):
+    torch.manual_seed(0)
+    clip_model = tiny_clip()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad(), torch.autocast("cpu", PRECISIONS[precision]):
+        expected = clip_model.encode_image_dense(images, -1, True)
+    assert torch.equal(CLIPEncoder(clip_model, precision=precision)(images).patch_embeddings, expected.patch_embeddings)
+    exact = CLIPEncoder(clip_model)(images).patch_embeddings
+    assert exact.dtype == torch.float32 and not torch.equal(exact, expected.patch_embeddings.float())
 
 
 def test_the_optimiser_has_the_rate_and_the_decay_of_the_flags_and_leaves_out_what_is_frozen():
