@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms.functional import normalize
 
 import clip
+from clip.transformer import quick_gelu
 
 SMALL = clip.Architecture(
     embed_dim=48, image_resolution=32, patch_size=8, vision_width=128, vision_layers=3,
@@ -199,6 +200,19 @@ def test_frozen_and_in_eval_mode_yet_prompts_can_be_learned(model: clip.CLIP) ->
     model.encode_token_embeddings(prompts)[:, 10].sum().backward()
     assert prompts.grad[0, :11].abs().amin(dim=1).gt(0).all()
     assert prompts.grad[0, 11:].abs().max() == 0, "text attends only to what comes before"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_quick_gelu_needs_no_memory_unless_it_must_give_a_gradient(dtype: torch.dtype) -> None:
+    values = random_images(3, 1000).to(dtype)
+    overwritten = values.clone()
+    assert quick_gelu(overwritten).data_ptr() == overwritten.data_ptr()
+    asked = values.clone().requires_grad_()
+    kept = quick_gelu(asked * 1)
+    assert torch.equal(kept, overwritten), "to the bit"
+    assert torch.allclose(kept, values * torch.sigmoid(1.702 * values), atol=1e-6 if dtype == torch.float32 else 0.03)
+    kept.sum().backward()
+    assert asked.grad is not None and asked.grad.abs().gt(0).any()
 
 
 def test_sizes_are_inferred(model: clip.CLIP) -> None:
