@@ -137,6 +137,18 @@ def test_clip_log_odds_are_a_penalised_logistic_regression_on_the_log_rank():
     np.testing.assert_allclose(clip_log_odds(score, views), slope * evidence + offset, atol=1e-2)
 
 
+def test_a_view_that_agrees_a_little_stays_where_another_contradicts():
+    score, agrees = np.array([0.9, 0.1, 0.6, 0.2]), np.array([4.0, 1.0, 3.0, 2.0])
+    alone = clip_log_odds(score, agrees[:, None])
+    assert np.ptp(alone) > 0.1
+    np.testing.assert_allclose(clip_log_odds(score, np.stack([agrees, -score], axis=1)), alone)
+
+
+def test_clip_counts_for_a_class_that_captions_hardly_name():
+    score = np.array([0.5, 0.1, 0.05, 0.05])  # less than one image
+    assert np.ptp(clip_log_odds(score, score[:, None])) > 0.1
+
+
 def test_the_probe_is_a_ridge_on_centred_features_of_unit_deviation():
     generator = np.random.default_rng(1)
     features, captions = 3 + generator.normal(size=(10, 3)) * (1, 5, 2), generator.random((10, 2))
