@@ -5,6 +5,7 @@ import argparse
 from pathlib import Path
 
 import pytest
+import torch
 
 from datasets.captions.pseudo_labels import LABELS_FILE
 from datasets.files import DataError
@@ -46,3 +47,23 @@ def test_labels_that_are_there_are_read_and_nothing_at_all_is_an_error(tmp_path,
     (tmp_path / SPEC.name / LABELS_FILE).touch()
     assert training_labels.label_folder(args, SPEC) == tmp_path / SPEC.name
     assert not filtered
+
+
+@pytest.mark.parametrize("named", [0, 5])
+def test_targets_are_of_the_kind_that_is_asked_for_and_a_class_without_a_caption_is_told(monkeypatch, capsys, named):
+    asked, width = [], len(SPEC.categories)
+    counts, together = torch.full((width,), 5.0), torch.eye(width) * 5
+    counts[3] = together[3, 3] = named
+
+    def load(*arguments):
+        asked.append(arguments)
+        return torch.arange(float(width))[None]
+
+    monkeypatch.setattr(training_labels, "label_folder", lambda *_: Path("labels"))
+    monkeypatch.setattr(training_labels, "load_targets", load)
+    monkeypatch.setattr(training_labels, "load_counts", lambda *_: (counts, together))
+    made = training_labels.load_pseudo_labels(argparse.Namespace(labels="votes"), SPEC, ["a"], SPEC.classes)
+    assert asked == [(Path("labels"), ["a"], SPEC.categories, "votes")]
+    assert made.targets.tolist() == [list(range(20))] and made.graph.shape == (20, 20)
+    printed = capsys.readouterr().out
+    assert (SPEC.classes[3] in printed) if named == 0 else printed == ""
