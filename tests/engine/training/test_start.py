@@ -132,6 +132,10 @@ def test_the_model_reads_the_two_masked_globals_or_the_plain_one():
     features = Features(torch.zeros(2, 4, 3), torch.arange(6.0).view(1, 3, 2))
     assert model_inputs(features, True, CPU).global_embeddings.tolist() == [[[2.0, 3.0], [4.0, 5.0]]]
     assert model_inputs(features, False, CPU).global_embeddings.tolist() == [[[0.0, 1.0]]]
+    assert model_inputs(features, True, CPU).tile_embeddings is None
+    with_tiles = model_inputs(Features(torch.zeros(2, 4, 3), torch.arange(10.0).view(1, 5, 2)), True, CPU)
+    assert with_tiles.global_embeddings.tolist() == [[[2.0, 3.0], [4.0, 5.0]]]
+    assert with_tiles.tile_embeddings.tolist() == [[[6.0, 7.0], [8.0, 9.0]]]
 
 
 class SixImages:
