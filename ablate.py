@@ -37,6 +37,7 @@ from engine.results.paper_tables import TABLE_OF_STUDY, write_table
 from engine.results.selection import budgets, halve, measured, read_grid, selection_table, write_chosen
 from engine.results.studies import REFERENCE, STUDIES, Variant, variants
 from engine.training.run import Run
+from engine.training.same_run import DATA_FLAGS
 
 VAL_SHARE = 0.1
 """Of the training images, held out by `--select` where `--val_share` is not given."""
@@ -55,10 +56,10 @@ class PlannedRun:
         return Path(self.args.output_dir)
 
     def is_done(self) -> bool:
-        """Whether the folder holds this run, finished.
+        """Whether the folder holds this run, finished. Of data that have moved or changed the train script is to judge.
 
         Raises:
-            DataError: it holds a finished run with other settings.
+            DataError: it holds a finished run with other settings, or of another dataset.
         """
         run = read_run(self.folder)
         if run is None:
@@ -70,7 +71,13 @@ class PlannedRun:
         if changed or others:
             made = f"without {format_flags(changed)}" if changed else f"with {format_flags(others)}"
             raise DataError(f"{self.folder}: made {made}; choose another --output_dir, or delete the folder")
-        return True
+        if run.args["dataset"] != self.args.dataset:
+            raise DataError(f"{self.folder}: made with --dataset {run.args['dataset']}; choose another --output_dir, "
+                            "or delete the folder")
+        finished = (self.folder / "result.json").stat().st_mtime
+        splits = (Path(self.args.train_split_file), Path(self.args.val_split_file))
+        return (all(run.args[flag] == vars(self.args)[flag] for flag in DATA_FLAGS)
+                and all(not split.exists() or split.stat().st_mtime <= finished for split in splits))
 
 
 def plan_study(dataset: str, study: str, seeds: int, output_dir: Path, flags: Sequence[str],

@@ -34,6 +34,7 @@ from engine.training.fused_labels import fuse_with_clip
 from engine.training.prediction import calibrate, untrained_scores
 from engine.training.provenance import data_facts
 from engine.training.run import Run
+from engine.training.same_run import check_output_dir
 from engine.training.training_labels import load_pseudo_labels
 from models.optimizer import build_optimizer
 
@@ -41,6 +42,7 @@ from models.optimizer import build_optimizer
 def main(args: argparse.Namespace) -> Run:
     spec = get_dataset(args.dataset)
     device = setup(args.device)
+    check_output_dir(args)
     if args.method != "bac_gcn":
         return train_baseline(args, spec, device)
     num_classes = len(spec.classes)

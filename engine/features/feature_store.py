@@ -110,10 +110,10 @@ class _RowFile:
             done = os.preadv(self._descriptor, [place], self._offset + row * self._row_bytes, flags)
         except OSError as error:
             if wait:
-                raise _damaged(self.path.parent, f"{self.path.name}: {error.strerror}") from None
+                raise damaged(self.path.parent, f"{self.path.name}: {error.strerror}") from None
             return False  # not in memory, or the file system cannot tell
         if wait and done < len(place):
-            raise _damaged(self.path.parent, f"{self.path.name} ends early")
+            raise damaged(self.path.parent, f"{self.path.name} ends early")
         return done == len(place)
 
     def column(self, index: int) -> np.ndarray:
@@ -152,9 +152,9 @@ class FeatureStore:
             expected = store_arrays(rows, patches, dim, "int8" if "patch_scales" in self._files else "fp16")
             fits = patches == height * width and expected == {name: file.spec for name, file in self._files.items()}
         except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise _damaged(self.folder, str(error)) from None
+            raise damaged(self.folder, str(error)) from None
         if not fits:
-            raise _damaged(self.folder, "its arrays do not fit each other")
+            raise damaged(self.folder, "its arrays do not fit each other")
         self._readers = ThreadPoolExecutor(READERS)
 
     def __len__(self) -> int:
@@ -214,7 +214,8 @@ def _read_all(jobs: Sequence[_Job], reader: int) -> None:
         _read(job, wait=True)
 
 
-def _damaged(folder: Path, reason: str) -> DataError:
+def damaged(folder: Path, reason: str) -> DataError:
+    """What to say of a store that cannot be read."""
     return DataError(f"{folder}: a damaged feature store ({reason}); delete the folder, it will be computed again")
 
 

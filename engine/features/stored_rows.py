@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from datasets.progress import bar
 from datasets.split_file import ImageList
-from engine.features.feature_store import ArraySpec, is_complete, mark_used
+from engine.features.feature_store import ArraySpec, damaged, is_complete, mark_used
 from engine.features.store_writer import CHUNK_ROWS, StoreWriter, belongs_to, owned
 from engine.process.distributed import from_main, gather, world
 
@@ -59,10 +59,13 @@ def stored_rows(compute: Compute, images: ImageList, shape: Tuple[int, ...], dty
                       {**meta, "of": belongs_to(what, images, args)}, shown)
         from_main(lambda: mark_used(folder))
         shown.update(len(images) - shown.n)
-    path = folder / f"{ARRAY}.npy"
-    if mapped:
-        return torch.from_numpy(np.load(path, mmap_mode="c"))  # copies on write: PyTorch wants to be able to
-    return torch.from_numpy(np.load(path).astype(np.float32))
+    try:
+        array = np.load(folder / f"{ARRAY}.npy", mmap_mode="c")  # copies on write: PyTorch wants to be able to
+    except (OSError, ValueError, EOFError) as error:
+        raise damaged(folder, f"{ARRAY}.npy: {getattr(error, 'strerror', None) or error}") from None
+    if array.shape != (len(images), *shape):
+        raise damaged(folder, f"{ARRAY}.npy has other rows")
+    return torch.from_numpy(array if mapped else array.astype(np.float32))
 
 
 def _fill(folder: Path, compute: Compute, spec: ArraySpec, meta: Dict[str, Any], shown: tqdm) -> None:

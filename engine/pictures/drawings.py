@@ -89,6 +89,8 @@ class _Page:
     """A figure laid out from top to bottom in inches: pictures and bars keep their sizes, whatever the labels need."""
 
     GAP = 0.12
+    STEEPEST = 2.5
+    """Most height of a picture beside its width; a photo of a pixel's width would make a page of hundreds of metres."""
 
     def __init__(self, height: float, columns: int) -> None:
         self.figure = Figure(figsize=(PAGE, height))
@@ -100,6 +102,11 @@ class _Page:
     def width_of(cls, columns: int) -> float:
         """Width of one of so many columns."""
         return (PAGE - cls.GAP * (columns - 1)) / columns
+
+    @classmethod
+    def height_of(cls, columns: int, width: int, height: int) -> float:
+        """Height of a picture of so many pixels in one of the columns: a narrow one does not fill the width."""
+        return cls.width_of(columns) * min(height / width, cls.STEEPEST)
 
     def skip(self, inches: float) -> None:
         """Leave room."""
@@ -116,7 +123,7 @@ def masks_figure(photos: Sequence[MaskedViews], categories: Sequence[str], num_c
     """The photo, M_H and M_Hc, each with CLIP's five highest logits on one axis (paper Fig. 3). One row a photo."""
     title, dots, between, axis, legend, names = 0.22, 0.72, 0.14, 0.42, 0.22, 0.85
     with paper_style():
-        heights = [_Page.width_of(3) * views.pictures[0].shape[0] / views.pictures[0].shape[1] for views in photos]
+        heights = [_Page.height_of(3, *views.pictures[0].shape[1::-1]) for views in photos]
         page = _Page(title + sum(heights) + (0.06 + dots + between) * len(photos) + axis + legend, columns=3)
         page.skip(title)
         tops = [[top_scores(logits, categories, num_classes) for logits in views.logits] for views in photos]
@@ -186,7 +193,7 @@ def maps_figure(photos: Sequence[MappedPhoto], classes: Sequence[str], most_colu
     columns = min(most_columns, max(3, *(1 + len(photo.maps) for photo in photos)))
     scale = Scale.of(similarity for photo in photos for similarity in photo.maps.values())
     with paper_style():
-        heights = [_Page.width_of(columns) * photo.photo.height / photo.photo.width for photo in photos]
+        heights = [_Page.height_of(columns, *photo.photo.size) for photo in photos]
         rows = [-(-(1 + len(photo.maps)) // columns) for photo in photos]
         page = _Page(sum(count * (title + height + between) for count, height in zip(rows, heights)) + bar, columns)
         for photo, height in zip(photos, heights):

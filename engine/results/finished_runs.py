@@ -12,6 +12,7 @@ from engine.command_line.method_flags import SAID_BY_TITLE, TRAINED_METHODS
 from engine.command_line.older_runs import complete_flags
 from engine.command_line.train_flags import default_flags
 from engine.command_line.unread_flags import unread_flags
+from engine.results.studies import REFERENCE
 from engine.results.tables import NO_MAP, Statistic, weights_label
 
 PLACES = frozenset((
@@ -28,6 +29,8 @@ F1_MEASURES = {"OF1": "last_OF1", "CF1": "last_CF1"}
 
 def settings_of(flags: Mapping[str, Any]) -> Dict[str, Any]:
     """Of all flags of a run those that decide what is trained: no places, no seed, nothing that does nothing there."""
+    if flags.get("no_feature_store"):  # features are rounded as a store of fp16 does
+        flags = {**flags, "no_feature_store": False, "patch_dtype": "fp16"}
     unread = unread_flags(flags)
     return {flag: value for flag, value in flags.items() if flag not in PLACES and flag not in unread}
 
@@ -239,10 +242,12 @@ def default_settings(dataset: str, method: str = "bac_gcn", backbone: Optional[s
 
 
 def reference_group(groups: Sequence[RunGroup]) -> RunGroup:
-    """The group that the others are variants of: the one that differs from them in the fewest flags in all, and
-    among equals the one that is nearest to the defaults of its train script."""
-    def distance(group: RunGroup) -> Tuple[int, int]:
-        return (sum(len(changed_flags(other.settings, group.settings)) for other in groups),
+    """The group that the others are variants of: the one that a study put into its folder of the reference, else the
+    one that differs from them in the fewest flags in all, and among equals the one that is nearest to the defaults of
+    its train script."""
+    def distance(group: RunGroup) -> Tuple[bool, int, int]:
+        named = any(run.folder.parent.name == REFERENCE for run in group.runs)
+        return (not named, sum(len(changed_flags(other.settings, group.settings)) for other in groups),
                 len(group.off_defaults))
 
     return min(groups, key=distance)

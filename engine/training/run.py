@@ -24,7 +24,7 @@ from engine.results.tables import results_table
 from engine.training.checkpoint import Progress, load_checkpoint, load_optimizer, load_weights
 from engine.training.crops import CROP_FEATURES
 from engine.training.provenance import write_config
-from engine.training.same_run import check_same_run
+from engine.training.same_run import CROPS, check_same_run
 
 _RESULT_FILES = ("checkpoint.pth", "best.pth", "log.txt", "config.json", "result.json")
 
@@ -151,7 +151,7 @@ class Run:
         if path is None:
             return None
         checkpoint = load_checkpoint(path)
-        check_same_run(path, checkpoint, self.args, self.categories, self.facts, self.crop_folder.name)
+        check_same_run(path, checkpoint, self.args, self.categories, self.facts)
         return checkpoint
 
     def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -186,7 +186,7 @@ class Run:
     @property
     def crop_folder(self) -> Path:
         """Where ReSO's crops and their index are."""
-        return self.folder / "reso"
+        return self.folder / CROPS
 
     @property
     def next_epoch(self) -> int:

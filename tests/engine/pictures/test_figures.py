@@ -127,6 +127,14 @@ def test_maps_figure_has_a_titled_picture_for_each_category():
     assert not any(a.overlaps(b) for number, a in enumerate(boxes) for b in boxes[number + 1:])
 
 
+@pytest.mark.parametrize("size", [(1, 300), (300, 1)])
+def test_a_photo_of_any_shape_makes_a_page_of_bounded_size(size):
+    photo = MappedPhoto(Image.new("RGB", size), {"dog": torch.rand(4, 4)}, {"dog": 0.5})
+    views = MaskedViews([np.zeros((*size[::-1], 3), dtype=np.uint8)] * 3, torch.rand(3, 6), 0.2)
+    for figure in (maps_figure([photo], classes=("dog",)), masks_figure([views], list("abcdef"), 4)):
+        assert 0.5 < figure.get_size_inches()[1] < 12
+
+
 def test_maps_are_on_one_scale():
     dim, bright = torch.full((4, 4), 0.2), torch.full((4, 4), 0.6)
     photo = MappedPhoto(gray(40, 30), {"dog": dim, "car": bright}, {"dog": 0.1, "car": 0.9})

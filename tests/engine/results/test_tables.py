@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from engine.command_line.method_flags import method_title
 from engine.command_line.older_runs import complete_flags
 from engine.command_line.train_flags import get_args_parser, parse_args
 from engine.methods import method_scores
-from engine.results.finished_runs import collect_runs, default_settings
+from engine.results.finished_runs import collect_runs, default_settings, reference_group
 from engine.results.paper_tables import (
     ablation_table,
     choices_table,
@@ -109,6 +110,44 @@ def test_a_flag_that_is_younger_than_a_run_is_at_its_default(tmp_path):
     run = ablate.PlannedRun("BAC-GCN", argparse.Namespace(**{
         **vars(parse_args(get_args_parser("voc2007", None), [])), "output_dir": str(old)}))
     assert run.is_done()
+
+
+def test_a_study_takes_no_run_of_other_data_for_its_own(tmp_path):
+    run, split = leave_run(tmp_path / "run", 90.0), tmp_path / "split.txt"
+    flags = {**vars(parse_args(get_args_parser("voc2007", None), ["--output_dir", str(run)])),
+             "train_split_file": str(split)}
+    config = json.loads((run / "config.json").read_text())
+    config["args"]["train_split_file"] = str(split)
+    (run / "config.json").write_text(json.dumps(config))
+
+    def done(**changed) -> bool:
+        return ablate.PlannedRun("", argparse.Namespace(**{**flags, **changed})).is_done()
+
+    assert done()
+    split.write_text("a\n")
+    os.utime(split, (0, 0))
+    assert done()
+    for flag in ("train_split_file", "val_img_root", "model_path", "caption_root"):  # the train script is to judge
+        assert not done(**{flag: "elsewhere"}), flag
+    os.utime(split)  # written after the run
+    os.utime(run / "result.json", (0, 0))
+    assert not done()
+    with pytest.raises(DataError, match="made with --dataset voc2007"):
+        done(dataset="voc2012")
+
+
+def test_the_reference_of_a_study_is_the_run_in_its_folder(tmp_path):
+    """... and not the variant, though that is nearer to the defaults."""
+    leave_run(tmp_path / "full" / "seed_0", 60.0, k=8)
+    leave_run(tmp_path / "k_4" / "seed_0", 70.0)
+    assert reference_group(collect_runs([tmp_path]).groups).settings["k"] == 8
+
+
+def test_runs_without_a_store_are_those_with_one(tmp_path):
+    leave_run(tmp_path / "stored", 90.0)
+    leave_run(tmp_path / "live", 92.0, seed=1, no_feature_store=True)
+    leave_run(tmp_path / "int8", 50.0, patch_dtype="int8")
+    assert sorted(group.seeds for group in collect_runs([tmp_path]).groups) == [[0], [0, 1]]
 
 
 def test_flags_that_do_nothing_beside_others_tell_no_runs_apart(tmp_path):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,29 @@ def test_a_run_with_tiles_trains_on_crops_is_evaluated_and_goes_on(tiny_world, t
         train(tiny_world, tmp_path / "stopped", *TILES)
     train(tiny_world, tmp_path / "stopped", *TILES)
     assert_same_weights(tmp_path / "stopped", tiled)
+
+
+def test_other_tiles_are_refused_before_they_are_encoded(tiny_world, tiled, tmp_path, capsys):
+    features = tiny_world.path("--feature_root")
+    before = sorted(features.iterdir())
+    with pytest.raises(SystemExit):
+        train(tiny_world, tiled, "--tiles", 3)
+    assert "made with --tiles 2, not 3" in capsys.readouterr().err and sorted(features.iterdir()) == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "deleted"])
+def test_damaged_features_of_tiles_are_named(tiny_world, tmp_path, capsys, damage):
+    flags = [*tiny_world.flags, "--feature_root", tmp_path / "features", "--tiles", 1, "--epochs", 1, "--no_reso"]
+    run_script("train_voc07", *flags, "--output_dir", tmp_path / "one")
+    for path in (tmp_path / "features").glob("*/rows.npy"):
+        if damage == "deleted":
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[:300] if damage == "truncated" else b"")
+    with pytest.raises(SystemExit):
+        run_script("train_voc07", *flags, "--output_dir", tmp_path / "other")
+    said = capsys.readouterr().err
+    assert re.search(r"error: .*features/\w+: a damaged feature store \(rows.npy.*delete the folder", said)
 
 
 def test_photos_are_tagged_with_their_tiles(tiny_world, tiled, tmp_path):
