@@ -197,6 +197,8 @@ def parse_args(parser: FlagParser, argv: Optional[List[str]] = None) -> argparse
 
 def _read_config(path: str, parser: FlagParser) -> Dict[str, Any]:
     """The flags of another run's config.json, less those of its own."""
+    if path.endswith(".pth"):
+        raise DataError(f"{path}: a checkpoint; give the config.json beside it, or --resume it")
     config = read_json(path)
     if not isinstance(config, dict):
         raise DataError(f"{path}: not the config.json of a run")

@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Tuple
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from datasets.files import FileState
 from datasets.progress import bar
 from datasets.split_file import ImageList
 from engine.features.feature_store import ArraySpec, damaged, is_complete, mark_used
@@ -79,9 +81,21 @@ def _fill(folder: Path, compute: Compute, spec: ArraySpec, meta: Dict[str, Any],
     writer.finish(meta)
 
 
+UNPACKED = (".bmp", ".ppm", ".pgm", ".tif", ".tiff")
+"""Formats in which pictures of equal sides have files of equal size, so that the size says nothing of a change."""
+
+
 def list_digest(images: ImageList) -> str:
-    """SHA-256 over the ids and file sizes of a list of images."""
-    listed = "\n".join(f"{image_id} {(file or images.file(row)).size}"
+    """SHA-256 over the ids and file sizes of a list of images, and the content of files that are `UNPACKED`."""
+    listed = "\n".join(f"{image_id} {_state(file or images.file(row))}"
                        for row, (image_id, file) in enumerate(zip(images.image_ids, images.files())))
     return hashlib.sha256(listed.encode()).hexdigest()
 
+
+def _state(file: FileState) -> str:
+    return f"{file.size} {_content(file)}" if file.path.lower().endswith(UNPACKED) else str(file.size)
+
+
+@cache
+def _content(file: FileState) -> str:
+    return hashlib.sha256(Path(file.path).read_bytes()).hexdigest()

@@ -38,7 +38,7 @@ def _evenly(count: int, wanted: int) -> List[int]:
 def summary(material: Material) -> str:
     """What was done and how well, in three sentences."""
     own = material.runs[0]
-    gain = _mean(own, "last_mAP") - _mean(own, "zero_shot_mAP")
+    gain = round(_mean(own, "last_mAP"), 1) - round(_mean(own, "zero_shot_mAP"), 1)  # as the tiles below show them
     return ("No training image was labelled by hand. Captions were turned into noisy labels, and a small graph network "
             "on top of a frozen CLIP learned from them. On images that it has never seen it is "
             f"{abs(gain):.1f} mAP {'better' if gain >= 0 else 'worse'} than CLIP alone.")

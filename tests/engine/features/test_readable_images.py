@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from datasets.images import image_transform
+from datasets.split_file import ImageList
 from engine.features.readable_images import readable
 from engine.features.stored_rows import list_digest
 from engine.training.provenance import data_facts
@@ -34,3 +35,19 @@ def test_the_disk_is_asked_once_for_each_image(tmp_path: Path, monkeypatch: pyte
     part = images.only(names[10:])
     assert part[0][1] == 0 and part.path(0).name == "010.jpg" and len(list_digest(part)) == 64
     assert [asked[str(tmp_path / f"{name}.jpg")] for name in names[1:]] == [1] * 39  # the first tells the layout
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".tif"])
+def test_other_pictures_of_the_same_size_in_bytes_are_other_images(tmp_path: Path, suffix: str) -> None:
+    def digest() -> str:
+        return list_digest(ImageList(tmp_path, ["a", "b"]))
+
+    for name, colour in (("a", "red"), ("b", "blue")):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"{name}{suffix}")
+    before = digest()
+    assert digest() == before
+    one, other = (tmp_path / f"{name}{suffix}" for name in "ab")
+    held = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(held)
+    assert digest() != before

@@ -149,6 +149,12 @@ def test_another_configuration_does_not_mix_with_a_finished_run(tiny_world, tmp_
     assert json.loads((folder / "config.json").read_text())["args"]["lr"] == 0.1
 
 
+def test_a_checkpoint_is_no_config(finished, capsys):
+    with pytest.raises(SystemExit):
+        run_script("train_voc07", "--config", finished / "checkpoint.pth")
+    assert "checkpoint.pth: a checkpoint; give the config.json beside it" in capsys.readouterr().err
+
+
 def test_run_from_anothers_config(tiny_world, tmp_path):
     first = train(tiny_world, tmp_path / "first", "--k", "2", "--epochs", 2)
     run_script("train_voc07", "--config", first / "config.json", "--output_dir", tmp_path / "second")
