@@ -102,8 +102,8 @@ def tile_embeddings(encoder: FrozenEncoder, images: ImageList, zoom: int, args: 
         return torch.cat(embeddings).unflatten(0, (-1, zoom**2))
 
     meta = {"tiles": zoom, **encoder.identity(), "transform": repr(images.transform)}
-    return stored_rows(compute, images, (zoom**2, encoder.embed_dim), "float16", f"{zoom}x{zoom} tiles ({what})", meta, args, root,
-                       mapped=True)
+    return stored_rows(compute, images, (zoom**2, encoder.embed_dim), "float16", f"{zoom}x{zoom} tiles ({what})", meta,
+                       args, root, mapped=True)
 
 
 def with_tiles(features: Features, tiles: Tensor) -> Features:
