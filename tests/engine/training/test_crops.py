@@ -177,6 +177,19 @@ def test_crops_of_other_images_or_of_backgrounds_are_refused(images, tmp_path, m
                           Encoder(), 2, tmp_path, flags(), CPU, Stopwatch())
 
 
+def test_other_labels_of_a_crop_are_unknown_from_the_threshold_of_positives_on(images, tmp_path, monkeypatch):
+    asked, encoder, args = [], Encoder(), flags("--crop_labels", "ignore", "--positive_threshold", 0.4)
+    crop = crops.Crop("000/0000_a_00", "a", 0, 0.1, [0.0, 0.0, 0.5, 0.5])
+    (tmp_path / "000").mkdir()
+    (tmp_path / "000" / "0000_a_00.jpg").touch()
+    monkeypatch.setattr(crops, "mine_crops", lambda *_: [crop])
+    monkeypatch.setattr(crops, "extract_features", lambda *given: asked.append(given) or ["a crop"])
+    extended = extend_with_crops(BACGCN(torch.eye(3, 4), 1), FeatureSet([Store()], TARGETS, images.image_ids), images,
+                                 encoder, 2, tmp_path, args, CPU, Stopwatch())
+    torch.testing.assert_close(extended.targets[3:], torch.tensor([[0.5, math.nan, 0.3]]), equal_nan=True)
+    assert asked[0][0] is encoder and asked[0][3] is args
+
+
 def test_without_small_regions_the_set_stays_as_it_is(images, tmp_path):
     (tmp_path / "crops").mkdir()
     data = FeatureSet([Store()], TARGETS, images.image_ids)
