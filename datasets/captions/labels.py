@@ -4,7 +4,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from contextlib import contextmanager
-from typing import Collection, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 from datasets.captions.io import CaptionSet
 from datasets.files import counted, shorten
@@ -132,15 +132,20 @@ def count_co_occurrence(labels: Mapping[str, Sequence[Sequence[int]]], num_categ
     return CoOccurrence(counts, together)
 
 
-def compare_with_splits(spec: DatasetSpec, captioned: Collection[str], train_ids: Sequence[str],
+def compare_with_splits(spec: DatasetSpec, captioned: Mapping[str, Sequence[str]], train_ids: Sequence[str],
                         test_ids: Sequence[str]) -> List[str]:
-    """Warnings about training images without captions and, of a dataset of one's own, captions without an image."""
+    """Warnings about training images without captions or words and, of one's own dataset, captions without an image."""
     warnings = []
     without = [image_id for image_id in train_ids if image_id not in captioned]
     if without:
         warnings.append(f"warning: {len(without):,} of {counted(len(train_ids), 'training image')} without a caption, "
                         f"the first is {shorten(without[0])}; caption them, or take them out of "
                         f"{spec.train_split_file}")
+    silent = [image_id for image_id in train_ids if image_id in captioned and not "".join(captioned[image_id]).strip()]
+    if silent:
+        warnings.append(f"warning: the captions of {len(silent):,} of {counted(len(train_ids), 'training image')} are "
+                        f"empty, the first is {shorten(silent[0])}; nothing is in them, to training. Caption again, "
+                        f"or take them out of {spec.train_split_file}")
     known = {*train_ids, *test_ids}
     foreign = [image_id for image_id in captioned if image_id not in known]
     if foreign and known and spec.name not in DATASETS:  # of those, many take a part

@@ -121,6 +121,18 @@ def test_photos_that_differ_in_the_suffix_alone_are_two(tmp_path, monkeypatch, c
     assert "1 captioned images are in neither split file, the first is 'e'" in second
 
 
+def test_images_with_empty_captions_are_told(tmp_path, capsys):
+    (tmp_path / "own.json").write_text(json.dumps({"classes": ["quokka", "lamp"], "train_img_root": "photos"}))
+    (tmp_path / "train_cls.txt").write_text("a\nb\nc\n")
+    (tmp_path / "test_cls.txt").write_text("d\n")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "own_captions.json").write_text(json.dumps(
+        {"a": ["a lamp", ""], "b": ["", " "], "c": ["a quokka"], "d": [""]}))
+    assert filter_captions(get_dataset(str(tmp_path / "own.json")), tmp_path, tmp_path) == 4
+    warning, = (line for line in capsys.readouterr().out.splitlines() if line.startswith("warning"))
+    assert "the captions of 1 of 3 training images are empty, the first is 'b'" in warning
+
+
 def test_any_number_of_captions_becomes_lists_counts_and_scores(tmp_path):
     captions = {"a": ["a quokka by a lamp", "a quokka"], "b": ["the sky"], "c": ["a setonix"] * 3}
     own_folder(tmp_path, json.dumps(captions), ".json")
