@@ -78,12 +78,17 @@ def test_an_evaluation_reads_all_from_the_checkpoint(tiny_world, finished, tmp_p
     (["--encoder", "timm:test_resnet"], "not the weights of this network"),
     (["--encoder", "timm"], "'timm' is unknown"),
     (["--k", "50"], "makes 9 patches of an image"),
-    (["--encoder_seed", "1"], "--encoder_seed 0, not 1"),
 ])
-def test_what_does_not_fit_is_one_line(flags, finished, capsys, more, message):
+def test_what_does_not_fit_is_one_line(flags, tmp_path, capsys, more, message):
     with pytest.raises(SystemExit):
-        run_script("train_voc07", *flags, *more, "--output_dir", finished)
+        run_script("train_voc07", *flags, *more, "--output_dir", tmp_path / "run")
     assert message in capsys.readouterr().err
+
+
+def test_a_run_does_not_go_on_with_another_projection(flags, finished, capsys):
+    with pytest.raises(SystemExit):
+        run_script("train_voc07", *flags, "--encoder_seed", "1", "--output_dir", finished)
+    assert "made with --encoder_seed 0, not 1" in capsys.readouterr().err
 
 
 def test_words_are_refused(finished, capsys):
