@@ -20,13 +20,19 @@ from models.encoder import Features, FrozenEncoder
 
 
 def cut_tile(photo: Image.Image, tile: int, zoom: int) -> Image.Image:
-    """Tile 0..zoom^2 - 1 of a photo, row by row: half its sides, evenly spaced."""
+    """Tile 0..zoom^2 - 1 of a photo, row by row: half its sides, evenly spaced, and at least a pixel."""
     row, column = divmod(tile, zoom)
     # Tile corners run from 0 to half a side; a single tile is the centre.
     top, left = (0.5 * place / (zoom - 1) if zoom > 1 else 0.25 for place in (row, column))
     width, height = photo.size
-    box = (left * width, top * height, (left + 0.5) * width, (top + 0.5) * height)
-    return photo.crop(tuple(round(side) for side in box))
+    (left, right), (top, bottom) = _pixels(left, width), _pixels(top, height)
+    return photo.crop((left, top, right, bottom))
+
+
+def _pixels(start: float, side: int) -> Tuple[int, int]:
+    """From where to where half a side reaches that begins at a share of it."""
+    low = min(round(start * side), side - 1)
+    return low, max(round((start + 0.5) * side), low + 1)
 
 
 class TileTransform(ImageTransform):

@@ -1,12 +1,13 @@
 """Tiles and their scores."""
 from __future__ import annotations
 
+import pytest
 import torch
 from PIL import Image
 
 from datasets.split_file import ImageList
 from engine.evaluation.zoom import zoomed
-from engine.features.tiles import Tiles
+from engine.features.tiles import Tiles, cut_tile
 
 
 def test_tiles_are_the_half_size_parts_in_reading_order(tmp_path):
@@ -30,6 +31,15 @@ def test_middle_tile_of_three_is_the_centre(tmp_path):
     images = ImageList(tmp_path, ["a"], lambda image: image)
     for tiles, index in ((Tiles(images, 3), 4), (Tiles(images, 1), 0)):
         assert tiles[index][0].getcolors() == [(400, (255, 0, 0))]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (3, 2), (2, 1)])
+def test_tiles_of_a_tiny_photo_show_it(size):
+    photo = Image.new("RGB", size, "red")
+    for zoom in (1, 2, 3):
+        tiles = [cut_tile(photo, tile, zoom) for tile in range(zoom ** 2)]
+        assert all(tile.getextrema() == ((255, 255), (0, 0), (0, 0)) for tile in tiles), "nothing beside the photo"
+        assert all(1 <= side <= whole // 2 + 1 for tile in tiles for side, whole in zip(tile.size, size))
 
 
 def test_zoomed_scores():
