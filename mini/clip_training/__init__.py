@@ -1,1 +1,1 @@
-"""What trained the mini CLIP; `python -m mini.train_clip` runs it."""
+"""What trained the mini CLIP (`python -m mini.train_clip` runs it), and what squeezes its features."""
