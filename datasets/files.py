@@ -1,6 +1,7 @@
 """Small file helpers shared by every stage: one error type, JSON that explains itself, atomic writes."""
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -34,6 +35,61 @@ def counted(count: int, thing: str) -> str:
     return f"{count:,} {thing}"
 
 
+def make_folder(folder: PathLike) -> Path:
+    """Make a folder for what is to be written, and those above it; it may be there.
+
+    Raises:
+        DataError: it cannot be made, such as where a file has its name.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _no_folder(folder, error) from None
+    return Path(folder)
+
+
+def check_folder(folder: PathLike) -> None:
+    """Make sure that a folder can be made and written to before hours are spent on what goes there; leaves nothing.
+
+    Raises:
+        DataError: it cannot.
+    """
+    nearest = _nearest(folder)
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise _no_folder(folder, error) from None
+
+
+def _nearest(folder: PathLike) -> Path:
+    """The folder itself or the first one above it, whichever is there; it may be a file."""
+    absolute = Path(folder).absolute()
+    return next(place for place in (absolute, *absolute.parents) if os.path.lexists(place))
+
+
+def _no_folder(folder: PathLike, error: OSError) -> DataError:
+    nearest = _nearest(folder)
+    if not nearest.is_dir():
+        what = "a file" if nearest.is_file() else "something else"
+        return DataError(f"{folder}: {nearest} is {what}, not a folder; choose another folder")
+    return DataError(f"{folder}: nothing can be written in {nearest} ({error.strerror}); make room or choose another "
+                     "folder")
+
+
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS,
+                 errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+
+
+def why_unwritten(error: OSError) -> Optional[str]:
+    """What to tell of an error of the system where something could not be written; None for all others."""
+    if error.errno not in _CANNOT_WRITE:
+        return None
+    place = f"{error.filename}: " if error.filename else ""
+    return (f"{place}cannot be written ({error.strerror}); make room or choose another folder. What was complete is "
+            "unharmed: the same command goes on from there")
+
+
 @contextmanager
 def atomic_write(path: PathLike, mode: str = "w", durable: bool = True) -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` and rename it over `path` once it is complete and on disk.
@@ -47,10 +103,11 @@ def atomic_write(path: PathLike, mode: str = "w", durable: bool = True) -> Itera
             itself goes down, the file may be empty or cut.
 
     Raises:
+        DataError: the folder of `path` cannot be made.
         OSError: the disk is full or cannot be written; it names `path`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:

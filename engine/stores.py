@@ -106,7 +106,7 @@ def remove_stores(stores: Sequence[Store], names: Sequence[str]) -> int:
 
 
 def main(argv: Optional[List[str]] = None) -> None:
-    parser = FlagParser(__doc__)
+    parser = FlagParser(__doc__, "python -m engine.stores")
     parser.add_argument("--below", nargs="+", default=["features", "runs"],
                         help="where to look: folders given as --feature_root, and those of runs with the features of "
                              "their crops (default: features runs)")

@@ -83,7 +83,7 @@ def main(runs: Sequence[str], boxes: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = FlagParser(__doc__)
+    parser = FlagParser(__doc__, "python -m mini.by_size")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs with a scores.npz of eval.py")
     parser.add_argument("--boxes", default="data/mini/boxes.json", help="of the world (default: data/mini/boxes.json)")
     run_main(lambda: main(**vars(parser.parse_args())))

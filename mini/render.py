@@ -13,12 +13,13 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
 
-from datasets.files import DataError, PathLike, counted, read_json, write_json
+from datasets.files import DataError, PathLike, counted, make_folder, read_json, write_json
 from datasets.flag_parser import FlagParser
 from datasets.progress import bar
 from datasets.registry import get_dataset
 from datasets.split_file import Split, write_split_file
 from engine.command_line.flag_types import count, natural
+from engine.process.entry_point import run_main
 from mini.worker import Record, Task, write_scene
 
 NUM_TRAIN, NUM_TEST = 3000, 1000
@@ -72,7 +73,7 @@ def build_mini(root: PathLike = ".", seed: int = 0, num_train: int = NUM_TRAIN, 
     if paths.stamp.is_file() and read_json(paths.stamp) == stamp:
         return paths
     try:
-        paths.stamp.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(paths.stamp.parent)
         paths.stamp.unlink(missing_ok=True)
         with tempfile.TemporaryDirectory(dir=paths.stamp.parent, prefix=".rendering.") as folder:
             train, test = _render(Path(folder), seed, num_train, num_test, workers)
@@ -128,8 +129,8 @@ def _code_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Command line; returns the exit status."""
+def main(arguments: Sequence[str]) -> None:
+    """The command line."""
     parser = FlagParser("Write the mini world.", "python -m mini.render")
     parser.add_argument("--root", default=".", help="folder that gets data/mini, imageset/mini and caption/mini")
     parser.add_argument("--seed", type=natural, default=0)
@@ -137,14 +138,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--num_test", type=count, default=NUM_TEST)
     parser.add_argument("--workers", type=count, default=os.cpu_count() or 1, help="processes that render")
     options = parser.parse_args(arguments)
-    try:
-        paths = build_mini(options.root, options.seed, options.num_train, options.num_test, options.workers)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    paths = build_mini(options.root, options.seed, options.num_train, options.num_test, options.workers)
     print(f"{options.num_train} train and {options.num_test} test scenes under {paths.stamp.parent}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(lambda: main(sys.argv[1:]))

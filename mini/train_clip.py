@@ -30,13 +30,14 @@ from PIL import Image
 from torch import Tensor
 
 from clip import CLIP, build_model, save_compact
-from datasets.files import read_json, write_json
+from datasets.files import check_folder, read_json, write_json
 from datasets.flag_parser import FlagParser
 from datasets.progress import bar
 from datasets.registry import get_dataset
 from engine.command_line.flag_types import count
 from engine.evaluation.metrics import average_precision
 from engine.features.text_embeddings import encode_categories
+from engine.process.entry_point import run_main
 from mini.clip_training.batches import batches, to_tensor
 from mini.clip_training.objective import losses
 from mini.clip_training.pictures import Pool, render_pool, worker_processes
@@ -109,14 +110,15 @@ def _render_labelled(task: Tuple[int, str, int, int]) -> Tuple[np.ndarray, List[
     return np.asarray(Image.fromarray(scene.pixels).resize((side, side), Image.Resampling.BICUBIC)), scene.classes
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Command line; returns the exit status."""
+def main(arguments: Sequence[str]) -> None:
+    """The command line."""
     parser = FlagParser("Train the mini CLIP.", "python -m mini.train_clip")
     parser.add_argument("--stop_after", type=count,
                         help="stop after so many of the steps on scenes, and only compare their losses with the log")
     parser.add_argument("--output", type=Path, default=SHIPPED, help="folder of weights and log")
     parser.add_argument("--workers", type=count, default=1, help="processes that render")
     options = parser.parse_args(arguments)
+    check_folder(options.output)
     recipe = Recipe()
     stop_after = min(options.stop_after or recipe.steps, recipe.steps)
     torch.set_num_threads(THREADS)  # sums in one order: the same losses every time
@@ -132,7 +134,7 @@ def main(arguments: Sequence[str]) -> int:
         shipped = read_json(SHIPPED / LOG_FILE)["losses"]
         largest = max(abs(here["loss"] - there["loss"]) for here, there in zip(rows, shipped))
         print(f"largest difference to the losses logged in {SHIPPED / LOG_FILE}: {largest:.4f}; nothing is written")
-        return 0
+        return
     mixed_rows = train(model, vocabulary, pool, recipe, mixed, mixed.steps)
     trained = time.perf_counter()
     weights = full_state_dict(model, vocabulary, recipe)
@@ -145,8 +147,7 @@ def main(arguments: Sequence[str]) -> int:
         "held_out": held_out, "losses": rows, "mixed_losses": mixed_rows,
     }, indent=1)
     print(f"{options.output / WEIGHTS_FILE}: on 1000 held-out scenes {held_out}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(lambda: main(sys.argv[1:]))

@@ -17,7 +17,7 @@ from datasets.build.archives import archives, download
 from datasets.build.originals import Original, read_coco, read_nuswide, read_voc
 from datasets.build.own_photos import describe, own_splits, read_names
 from datasets.description import SUFFIX, check_name, parse_description
-from datasets.files import DataError, counted, write_json
+from datasets.files import DataError, counted, why_unwritten, write_json
 from datasets.flag_parser import FlagParser
 from datasets.registry import DATASETS, get_dataset
 from datasets.split_file import write_split_file
@@ -200,7 +200,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             build_originals(args)
         else:
             build_own(args)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (DataError, OSError) as error:
+        reason = why_unwritten(error) if isinstance(error, OSError) else str(error)
+        if reason is None:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped by SIGINT; the same command begins anew, less what is downloaded", file=sys.stderr)
+        return 130
     return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Set, Tuple
 
 from datasets.captions.io import Captions
-from datasets.files import DataError, shorten
+from datasets.files import DataError, make_folder, shorten
 
 Settings = Dict[str, Any]
 """Whatever decides about the captions, by name; JSON values."""
@@ -37,7 +37,7 @@ class Journal:
         self.path = path
         self.captioned: Set[str] = set()
         """Ids of the images whose captions are in the journal."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self._file = path.open("ab")
         size = path.read_bytes().rfind(b"\n") + 1
         self._file.truncate(size)

@@ -2,10 +2,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
-from datasets.files import DataError
+from datasets.files import DataError, check_folder
 from datasets.registry import DatasetSpec
 
 _FILES = ("csv", "json", "html")
@@ -50,9 +49,7 @@ def check_photo_flags(args: argparse.Namespace) -> None:
             raise DataError(f"{path}: a folder; name a file in it")
         if path.suffix.lower() in PHOTO_SUFFIXES:
             raise DataError(f"{path}: ends like a photo, and would be written over; end it in .csv, .json or .html")
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise DataError(f"{path}: cannot be written in {folder}; choose another folder")
+        check_folder(path.parent)
     if len({Path(path).absolute() for path in files}) < len(files):
         raise DataError("--csv, --json and --html name the same file; give each its own")
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Dict, NamedTuple, Optional, Sequence
 
-from datasets.files import DataError, counted
+from datasets.files import DataError, check_folder, counted
 from datasets.flag_parser import FlagParser
 from datasets.registry import DATASETS, get_dataset
 from engine.command_line.data_flags import DATA_DEFAULTS, fill_defaults
@@ -53,7 +53,8 @@ def read_request(parser: FlagParser, argv: Optional[Sequence[str]] = None) -> Re
     images and split files.
 
     Raises:
-        DataError: a flag does nothing, the checkpoint is missing or is of another method, or of other categories.
+        DataError: a flag does nothing, the checkpoint is missing or is of another method, or of other categories, or
+            the results cannot be written.
     """
     given, typed = parser.parse_args(argv), parser.typed(argv)
     check_mode(given, typed)
@@ -71,7 +72,10 @@ def read_request(parser: FlagParser, argv: Optional[Sequence[str]] = None) -> Re
         _check_categories(args, trained)
     args = words_defaults(args) if args.words else fill_defaults(args, trained is not None)
     beside = Path(args.checkpoint).parent if trained else Path(args.output_dir)
-    return Request(args, trained, Path(given.output_dir or beside))
+    request = Request(args, trained, Path(given.output_dir or beside))
+    if given.output_dir or mode_of(args) != "tags":  # tags may go to files elsewhere
+        check_folder(request.folder)
+    return request
 
 
 def _run_flags(trained: Checkpoint, dataset: Optional[str]) -> Dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Dict, List, NamedTuple, Sequence
 
 from filelock import FileLock
 
-from datasets.files import DataError, PathLike, counted, read_json, shorten, write_json
+from datasets.files import DataError, PathLike, counted, make_folder, read_json, shorten, write_json
 from datasets.progress import say
 from datasets.split_file import ImageList, Split, find_unreadable, read_split_file
 
@@ -96,7 +96,7 @@ def check_once(images: ImageList, folder: PathLike, num_workers: int) -> Dict[st
         num_workers: threads that decode, at least one.
     """
     outcome = Path(folder) / f"{_digest(images)}.json"
-    outcome.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(outcome.parent)
     with FileLock(f"{outcome}.lock"):  # of several processes one checks
         if not outcome.exists():
             write_json(outcome, dict(find_unreadable(images, max(1, num_workers), progress=True)), indent=1)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from filelock import BaseFileLock, FileLock, Timeout
 
-from datasets.files import DataError, PathLike, write_json
+from datasets.files import DataError, PathLike, make_folder, write_json
 from datasets.progress import say
 from datasets.split_file import ImageList
 from engine.features.feature_store import DONE, LOCK, META, ArraySpec, PackedFeatures, format_bytes
@@ -99,7 +99,7 @@ class StoreWriter:
         shutil.rmtree(self.folder / DONE)
 
     def _reserve(self) -> None:
-        (self.folder / DONE).mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder / DONE)
         for part in self.folder.glob("*.part"):
             part.unlink()
         needed, free = missing_bytes(self.folder, self.arrays), shutil.disk_usage(self.folder).free
@@ -154,7 +154,7 @@ def owned(folder: PathLike) -> Iterator[None]:
     The system releases the lock when its owner ends, however that happens. Look again whether the store is complete
     once it is held.
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lock = FileLock(str(Path(folder) / LOCK))
     from_main(lambda: _acquire(lock, folder))
     try:

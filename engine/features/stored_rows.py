@@ -55,7 +55,6 @@ def stored_rows(compute: Compute, images: ImageList, shape: Tuple[int, ...], dty
         name = hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:16]
         folder = (root or Path(args.feature_root)) / name
         if not is_complete(folder):
-            folder.mkdir(parents=True, exist_ok=True)
             with owned(folder):
                 _fill(folder, compute, ArraySpec((len(images), *shape), dtype),
                       {**meta, "of": belongs_to(what, images, args)}, shown)

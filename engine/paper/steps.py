@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Callable, Iterator, List, NamedTuple, Sequence, Tuple
 
-from datasets.files import DataError
+from datasets.files import DataError, make_folder
 from datasets.progress import say
 from engine.process.signals import Stopped
 
@@ -133,7 +133,7 @@ def run_command(command: Sequence[str], log: Path, lock: IO[str]) -> int:
     Returns:
         Its exit status.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(log.parent)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(
         filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))}
     words = [str(REPOSITORY / word) if word.endswith(".py") and (REPOSITORY / word).exists() else word
@@ -157,7 +157,7 @@ def run_command(command: Sequence[str], log: Path, lock: IO[str]) -> int:
 @contextmanager
 def alone(folder: Path) -> Iterator[IO[str]]:
     """Hold the output folder's lock. A command that outlives a killed run holds it as well, until it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,16 +1,12 @@
 """What every script does around its main function."""
 from __future__ import annotations
 
-import errno
 import io
 import sys
 from typing import Callable, Optional
 
-from datasets.files import DataError
+from datasets.files import DataError, why_unwritten
 from engine.process.signals import Stopped, stop_on_signals
-
-_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS,
-                 errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 def run_main(main: Callable[[], object]) -> None:
@@ -31,11 +27,10 @@ def run_main(main: Callable[[], object]) -> None:
     except DataError as error:
         _fail(str(error))
     except OSError as error:
-        if error.errno not in _CANNOT_WRITE:
+        reason = why_unwritten(error)
+        if reason is None:
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        _fail(f"{place}cannot be written ({error.strerror}); make room or choose another folder. What was complete is "
-              "unharmed: the same command goes on from there")
+        _fail(reason)
     except ModuleNotFoundError as error:
         _fail(f"{error.name} is not installed in {sys.prefix}; `pip install -r requirements.txt` has it")
     except ValueError as error:

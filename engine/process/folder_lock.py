@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Optional
 
-from datasets.files import DataError
+from datasets.files import DataError, make_folder
 from engine.process.distributed import from_main
 
 LOCK_NAME = ".lock"
@@ -36,7 +36,7 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._descriptor: Optional[int] = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         deadline = time.monotonic() + PATIENCE
         while not self._try(folder, time.monotonic() > deadline):

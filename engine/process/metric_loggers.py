@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Protocol
 
-from datasets.files import DataError
+from datasets.files import DataError, make_folder
 from datasets.progress import say
 
 FOLDERS = ("tensorboard", "wandb")
@@ -61,7 +61,7 @@ class WeightsAndBiases:
     def __init__(self, folder: Path, flags: Mapping[str, Any]) -> None:
         name = folder / "wandb" / "run_id"
         if not name.exists():
-            name.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(name.parent)
             name.write_text(uuid.uuid4().hex)
         wandb = import_wandb()
         self._run = wandb.init(project="bac-gcn", name=folder.name, id=name.read_text(), resume="allow",

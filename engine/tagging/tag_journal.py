@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
-from datasets.files import PathLike
+from datasets.files import PathLike, make_folder
 
 
 class TagJournal:
@@ -27,7 +27,7 @@ class TagJournal:
         self.dropped = False
         """Whether there were entries of other settings."""
         self._offsets: Dict[str, int] = {}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         self._file = self.path.open("a+b")
         self._file.seek(0)
         if _parse(self._file.readline()) == settings:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datasets.files import PathLike
+from datasets.files import PathLike, make_folder
 from datasets.plotting import HEAT
 from engine.pictures.page_style import page_style
 from engine.tagging.photo_files import printable
@@ -104,6 +104,6 @@ def _embedded(thumbnail: Thumbnail) -> str:
 def _linked(thumbnail: Thumbnail, folder: Path) -> str:
     """Write the thumbnail, and its address as the page beside the folder has it."""
     name = hashlib.sha256(thumbnail.jpeg).hexdigest()[:20] + ".jpg"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     (folder / name).write_bytes(thumbnail.jpeg)
     return quote(f"{folder.name}/{name}")

@@ -13,7 +13,7 @@ from typing import List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from datasets.files import DataError, counted
+from datasets.files import DataError, counted, make_folder
 from datasets.images import read_image
 from datasets.progress import bar, say
 from datasets.split_file import ImageList
@@ -92,7 +92,7 @@ def check_room(regions: Sequence[Region], looked_at: int, images: ImageList, enc
     features = count * image_bytes(encoder, args)
     say(f"ReSO: about {counted(count, 'crop')}, {len(regions) / max(looked_at, 1):.2g} an image in a sample of "
         f"{looked_at:,}: {format_bytes(pictures)} of pictures and {format_bytes(features)} of features in {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     free = shutil.disk_usage(folder).free
     if pictures + features > free:
         raise DataError(f"{folder}: the crops need about {format_bytes(pictures + features)}, {format_bytes(free)} are "

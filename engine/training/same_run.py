@@ -5,7 +5,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Dict, List
 
-from datasets.files import DataError, shorten
+from datasets.files import DataError, check_folder, shorten
 from engine.training.checkpoint import Checkpoint, load_checkpoint
 from models.reso import INDEX_NAME
 
@@ -30,8 +30,9 @@ def check_output_dir(args: argparse.Namespace) -> None:
     """Look at the flags of the run that the output folder holds before anything is encoded; `Run` looks at all of it.
 
     Raises:
-        DataError: it was made with other flags, or its checkpoint is damaged.
+        DataError: nothing can be written there, it was made with other flags, or its checkpoint is damaged.
     """
+    check_folder(args.output_dir)
     own = Path(args.output_dir) / "checkpoint.pth"
     if own.exists() and not args.overwrite and args.resume is None:
         check_same_flags(own, load_checkpoint(own), vars(args))
