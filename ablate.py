@@ -30,7 +30,7 @@ from datasets.progress import say
 from datasets.registry import get_dataset
 from engine.command_line.flag_types import DATASET_HELP, count, dataset_name
 from engine.command_line.train_flags import get_args_parser, parse_args, train_script
-from engine.command_line.unread_flags import why_unread
+from engine.command_line.unread_flags import drop_unread_tiles, why_unread
 from engine.process.entry_point import run_main
 from engine.results.finished_runs import changed_flags, format_flags, read_run, settings_of
 from engine.results.paper_tables import TABLE_OF_STUDY, write_table
@@ -69,7 +69,8 @@ class PlannedRun:
         if self.args.activation not in (None, run.result.get("activation") or "quick_gelu"):
             changed["activation"] = self.args.activation
         if changed or others:
-            made = f"without {format_flags(changed)}" if changed else f"with {format_flags(others)}"
+            made = (f"without {format_flags(changed_flags(changed, run.args) or changed)}" if changed
+                    else f"with {format_flags(others)}")
             raise DataError(f"{self.folder}: made {made}; choose another --output_dir, or delete the folder")
         if run.args["dataset"] != self.args.dataset:
             raise DataError(f"{self.folder}: made with --dataset {run.args['dataset']}; choose another --output_dir, "
@@ -123,9 +124,9 @@ def with_reference(study: str, base: argparse.Namespace, only: Optional[Sequence
         raise DataError(f"--only {unknown[0]}: no variant of --study {study}; there are {', '.join(names)}")
     chosen = []
     for variant in [variant for variant in variants(study) if only is None or variant.name in only]:
-        reason = why_unread(argparse.Namespace(**{**vars(base), **variant.flags}), variant.flags.keys())
-        if reason:
-            print(f"left out: {variant.title} ({reason})")
+        unread = why_unread(argparse.Namespace(**{**vars(base), **variant.flags}), variant.flags.keys())
+        if unread:
+            print(f"left out: {variant.title} ({unread.reason})")
         elif any(vars(base)[flag] != value for flag, value in variant.flags.items()):
             chosen.append(variant)  # a hyperparameter's own value is the reference
     return [Variant(REFERENCE, "BAC-GCN as it is", {}), *chosen]
@@ -133,7 +134,10 @@ def with_reference(study: str, base: argparse.Namespace, only: Optional[Sequence
 
 def with_flags(base: argparse.Namespace, variant: Variant, seed: int, folder: Path, **own: Any) -> argparse.Namespace:
     """The flags of one run of a variant."""
-    return argparse.Namespace(**{**vars(base), **variant.flags, "seed": seed, "output_dir": str(folder), **own})
+    args = argparse.Namespace(**{**vars(base), **variant.flags, "seed": seed, "output_dir": str(folder), **own})
+    if "tiles" not in variant.flags:
+        drop_unread_tiles(args)
+    return args
 
 
 def select(base: argparse.Namespace, candidates: Sequence[Variant], seeds: int, output_dir: Path,

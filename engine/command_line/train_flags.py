@@ -22,7 +22,7 @@ from engine.command_line.method_flags import (
     method_defaults,
 )
 from engine.command_line.saved_flags import check_flags
-from engine.command_line.unread_flags import check_typed
+from engine.command_line.unread_flags import check_typed, drop_unread_tiles
 from engine.process.metric_loggers import LOGGERS, import_wandb
 from models.bac_gcn import LOGIT_STARTS, LOGITS
 from models.encoder import MASK_MODES, PATCH_ATTENTIONS
@@ -188,7 +188,12 @@ def parse_args(parser: FlagParser, argv: Optional[List[str]] = None) -> argparse
     parser.set_defaults(**(BEFORE_FLAGS.get(named.method, {}) if config else {}))
     parser.set_defaults(**config)
     args = parser.parse_args(argv)
-    check_typed(args, parser.typed(argv))
+    typed = parser.typed(argv)
+    if args.method == "bac_gcn" and "tiles" not in typed:
+        drop_unread_tiles(args)
+    check_typed(args, typed, {**dict.fromkeys(RECIPES[named.recipe].flags, f"--recipe {named.recipe}"),
+                              **dict.fromkeys(encoder_defaults(named.encoder), f"--encoder {named.encoder}"),
+                              **dict.fromkeys(config, f"--config {given.config}")})
     if args.logger == "wandb":
         import_wandb()  # to fail at once where it is missing
     check_encoder(args)

@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import AbstractSet, Any, Dict, Mapping, Optional, Tuple
+from typing import AbstractSet, Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from datasets.files import DataError
+from datasets.progress import say
 
 _BAC_GCN = (
     "loss", "lr_schedule", "labels", "adjacency", "edge_threshold", "global_edge", "normalisation",
@@ -58,8 +59,8 @@ SWITCHED_OFF: Tuple[Tuple[str, Any, Tuple[str, ...]], ...] = (
     ("no_backgrounds", True, ("no_class_background_edges",)),
     ("no_masked_globals", True, ("mask_share", "mask_threshold", "attention_layer", "mask_mode")),
     ("self_share", _any, ("normalisation",)),
+    ("logits", "global", ("tiles",)),  # before the tiles, which then switch nothing off
     ("tiles", bool, ("zoom",)),
-    ("logits", "global", ("tiles",)),
     ("logit_start", "fitted", ("logit_scale",)),
     ("mask_threshold", _any, ("mask_share",)),
     ("encoder", "clip", ("encoder_dim", "encoder_reduction", "encoder_whiten", "encoder_seed")),
@@ -73,37 +74,69 @@ SWITCHED_OFF: Tuple[Tuple[str, Any, Tuple[str, ...]], ...] = (
 """(flag, value or a test of it, flags that do nothing beside it)."""
 
 
-def unread_flags(values: Mapping[str, Any]) -> Dict[str, str]:
+TAKEN_BACK = {"no_reso": "--reso", "no_masked_globals": "--masked_globals", "tiles": "--tiles 0",
+              "logit_start": "--logit_start prior"}
+"""How the user takes back what a recipe or another encoder switches."""
+
+
+class Unread(NamedTuple):
+    """Why a flag does nothing."""
+
+    reason: str
+    switch: str
+    """The flag that makes it so."""
+
+
+def unread_flags(values: Mapping[str, Any]) -> Dict[str, Unread]:
     """Each of a run's flags that does nothing there, with the reason.
 
     Args:
         values: all flags of a run, `method` among them.
     """
     method = values.get("method")
-    reasons = {flag: f"--{flag} does nothing with --method {method}: it is a flag of {' and '.join(readers)}"
+    reasons = {flag: Unread(f"--{flag} does nothing with --method {method}: it is a flag of {' and '.join(readers)}",
+                            "method")
                for flag, readers in READ_BY.items() if flag in values and method not in readers}
     for switch, value, switched_off in SWITCHED_OFF:
         actual = values.get(switch)
         if actual is not None and (value(actual) if callable(value) else actual == value) and switch not in reasons:
             for flag in switched_off:
                 if flag in values:
-                    reasons.setdefault(flag, f"--{flag} does nothing with --{switch}"
-                                             f"{'' if actual is True else f' {actual}'}")
+                    value_of = "" if actual is True else f" {actual}"
+                    reasons.setdefault(flag, Unread(f"--{flag} does nothing with --{switch}{value_of}", switch))
     return reasons
 
 
-def why_unread(args: argparse.Namespace, flags: AbstractSet[str]) -> Optional[str]:
+def why_unread(args: argparse.Namespace, flags: AbstractSet[str]) -> Optional[Unread]:
     """Why one of `flags` does nothing with all the flags in `args`; None where each of them does something."""
     reasons = unread_flags(vars(args))
     return next((reasons[flag] for flag in sorted(flags) if flag in reasons), None)
 
 
-def check_typed(args: argparse.Namespace, typed: AbstractSet[str]) -> None:
+def check_typed(args: argparse.Namespace, typed: AbstractSet[str], set_by: Mapping[str, str]) -> None:
     """Refuse flags that the user typed and that do nothing. Those of a config or a checkpoint may be of another method.
+
+    Args:
+        args: all flags.
+        typed: the names of those that were typed.
+        set_by: what has set others, such as "--recipe plus".
 
     Raises:
         DataError: with the first of them.
     """
-    reason = why_unread(args, typed)
-    if reason:
+    unread = why_unread(args, typed)
+    if unread is None:
+        return
+    reason, switch = unread
+    setter = None if switch in typed else set_by.get(switch)
+    if setter is None:
         raise DataError(f"{reason}; leave it out")
+    back = f", or take that back by {TAKEN_BACK[switch]}" if switch in TAKEN_BACK and setter.startswith("--") else ""
+    raise DataError(f"{reason}, which {setter} sets; leave it out{back}")
+
+
+def drop_unread_tiles(args: argparse.Namespace) -> None:
+    """Take the tiles that a recipe or a config brings from flags that read none, as they take most of the time."""
+    if args.tiles and "tiles" in unread_flags(vars(args)):
+        say(f"no tiles are made: --logits {args.logits} reads none")
+        args.tiles = 0

@@ -65,7 +65,7 @@ def read_request(parser: FlagParser, argv: Optional[Sequence[str]] = None) -> Re
         raise DataError(f"{args.checkpoint}: a checkpoint of {trained['args']['method']}, not of {args.method}; leave "
                         "--method or --checkpoint out")
     if mode_of(args) in ("evaluation", "tags"):
-        check_typed(args, typed)
+        check_typed(args, typed, dict.fromkeys(trained["args"], args.checkpoint) if trained else {})
     if mode_of(args) == "tags":
         check_photo_flags(args)
     if trained:

@@ -23,7 +23,7 @@ from engine.features.frozen_encoder import encoder_of
 from engine.pictures.charts import curves_figure, per_class_figure
 from engine.pictures.drawings import MappedPhoto, fit, maps_figure, masks_figure, top_scores
 from engine.pictures.method_figure import NARROW, WIDE, draw_method
-from engine.results.finished_runs import RunGroup, changed_flags, collect_runs, reference_group
+from engine.results.finished_runs import RunGroup, collect_runs, reference_group
 from engine.results.paper_tables import variant_title
 from engine.results.runs_table import group_title
 from engine.training.checkpoint import Checkpoint
@@ -116,7 +116,7 @@ def draw_curves(groups: Sequence[RunGroup]) -> Figure:
     groups = sorted(groups, key=lambda group: group is not reference)
     curves = {}
     for group in groups:
-        changed = changed_flags(group.settings, reference.settings)
+        changed = group.changed_from(reference)
         variant = variant_title(changed) if changed else group.title
         name = variant if group.title == reference.title else group_title(group)
         curves[name] = [run.history for run in group.runs]

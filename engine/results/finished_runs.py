@@ -11,7 +11,7 @@ from datasets.files import DataError, PathLike, read_json
 from engine.command_line.method_flags import SAID_BY_TITLE, TRAINED_METHODS
 from engine.command_line.older_runs import complete_flags
 from engine.command_line.train_flags import default_flags
-from engine.command_line.unread_flags import unread_flags
+from engine.command_line.unread_flags import TAKEN_BACK, unread_flags
 from engine.results.studies import REFERENCE
 from engine.results.tables import NO_MAP, Statistic, weights_label
 
@@ -94,9 +94,15 @@ class RunGroup:
         if self.method not in TRAINED_METHODS or not self.runs[0].result["epochs"]:
             changed = changed_flags(self.settings, settings_of(complete_flags({"method": self.method})))
             return {flag: value for flag, value in changed.items() if flag not in SAID_BY_TITLE.get(self.method, ())}
-        defaults = default_settings(self.experiment.dataset, self.method, self.settings.get("backbone"),
-                                    self.settings.get("recipe", "paper"), self.settings.get("encoder", "clip"))
+        defaults = default_flags(self.experiment.dataset, self.method, self.settings.get("backbone"),
+                                 self.settings.get("recipe", "paper"), self.settings.get("encoder", "clip"))
         return changed_flags(self.settings, defaults)
+
+    def changed_from(self, reference: RunGroup) -> Dict[str, Any]:
+        """The flags that have another value in another group. A flag that does nothing there is none of them where it
+        would have the same value."""
+        unread = reference.runs[0].args if reference.method == self.method else {}
+        return changed_flags(self.settings, {**unread, **reference.settings})
 
     @property
     def seeds(self) -> List[int]:
@@ -229,16 +235,9 @@ def read_run(folder: PathLike) -> Optional[FinishedRun]:
                        config.get("data_sha256"))
 
 
-def changed_flags(settings: Dict[str, Any], reference: Dict[str, Any]) -> Dict[str, Any]:
+def changed_flags(settings: Mapping[str, Any], reference: Mapping[str, Any]) -> Dict[str, Any]:
     """The flags of `settings` that have another value in `reference`, or none."""
     return {flag: value for flag, value in settings.items() if flag not in reference or reference[flag] != value}
-
-
-def default_settings(dataset: str, method: str = "bac_gcn", backbone: Optional[str] = None,
-                     recipe: str = "paper", encoder: str = "clip") -> Dict[str, Any]:
-    """The settings of a dataset's train script that is given no flag but those which are part of a method's title."""
-    flags = default_flags(dataset, method, backbone, recipe, encoder)
-    return settings_of(flags)
 
 
 def reference_group(groups: Sequence[RunGroup]) -> RunGroup:
@@ -247,7 +246,7 @@ def reference_group(groups: Sequence[RunGroup]) -> RunGroup:
     its train script."""
     def distance(group: RunGroup) -> Tuple[bool, int, int]:
         named = any(run.folder.parent.name == REFERENCE for run in group.runs)
-        return (not named, sum(len(changed_flags(other.settings, group.settings)) for other in groups),
+        return (not named, sum(len(other.changed_from(group)) for other in groups),
                 len(group.off_defaults))
 
     return min(groups, key=distance)
@@ -257,6 +256,8 @@ def format_flags(flags: Dict[str, Any]) -> str:
     """Flags as they are typed: `--no_gcn --k 8`."""
     words: List[str] = []
     for flag, value in flags.items():
-        words.append(f"--{flag}" if value is True else f"no --{flag}" if value is False or value is None
-                     else f"--{flag} {value}")
+        if value is False or value is None:
+            words.append(TAKEN_BACK.get(flag, f"no --{flag}"))
+        else:
+            words.append(f"--{flag}" if value is True else f"--{flag} {value}")
     return " ".join(words)

@@ -14,7 +14,6 @@ from engine.results.finished_runs import (
     Collection,
     Experiment,
     RunGroup,
-    changed_flags,
     collect_runs,
     format_flags,
     reference_group,
@@ -180,7 +179,7 @@ def _variants(collection: Collection, *studies: Optional[str]) -> List[_Block]:
     blocks = []
     for bucket in buckets.values():
         reference = reference_group(bucket)
-        changes = [(group, changed_flags(group.settings, reference.settings)) for group in bucket]
+        changes = [(group, group.changed_from(reference)) for group in bucket]
         picked = [(group, changed) for group, changed in changes if changed and study_of(changed) in studies]
         if picked:
             blocks.append(_Block(reference, [(reference, {}), *sorted(picked, key=_study_order)]))

@@ -10,9 +10,10 @@ import pytest
 import ablate
 from datasets.files import DataError
 from engine.command_line.eval_flags import READ_IN_MODES, get_eval_parser
-from engine.command_line.method_flags import METHODS
-from engine.command_line.train_flags import get_args_parser, parse_args
-from engine.command_line.unread_flags import READ_BY, READ_BY_ALL, SWITCHED_OFF
+from engine.command_line.method_flags import METHODS, RECIPES
+from engine.command_line.train_flags import default_flags, get_args_parser, parse_args
+from engine.command_line.unread_flags import READ_BY, READ_BY_ALL, SWITCHED_OFF, TAKEN_BACK, check_typed
+from engine.results.studies import Variant
 from tests.engine.training.test_training import log, run_script
 
 EVAL_ONLY = {"checkpoint", "table", "figure", "image", "runs", "no_nested", "categories", "baseline", "csv", "json",
@@ -62,6 +63,12 @@ def one_line_of(stop: pytest.ExceptionInfo, capsys) -> str:
     ("--mask_threshold 0.5 --mask_share 0.3", "--mask_share does nothing with --mask_threshold 0.5"),
     ("--no_reso --gamma 0.5", "--gamma does nothing with --no_reso"),
     ("--method cdul --backbone clip --image_size 64", "--image_size does nothing with --backbone clip"),
+    ("--recipe plus --zoom 2", "--zoom does nothing with --tiles 3, which --recipe plus sets; leave it out, or take "
+                               "that back by --tiles 0$"),
+    ("--recipe plus --gamma 0.5", "with --no_reso, which --recipe plus sets; .* by --reso$"),
+    ("--recipe plus --no_reso --gamma 0.5", "--gamma does nothing with --no_reso; leave it out$"),
+    ("--recipe plus --tiles 2 --logits global", "--tiles does nothing with --logits global; leave it out$"),
+    ("--encoder timm:resnet18 --mask_share 0.2", "--no_masked_globals, which --encoder timm:resnet18 sets; .* by --m"),
     ("--mask_shar 0.3", "unrecognized arguments: --mask_shar 0.3; `python train_voc07.py --help`"),
     ("--weight_decay -1", "argument --weight_decay: -1 is below 0"),
     ("--method tai_dpt --num_context -3", "argument --num_context: -3 is less than 1"),
@@ -130,6 +137,33 @@ def test_flags_of_a_config_may_be_those_of_another_method(tmp_path):
     other = parse_args(get_args_parser("voc2007", None), ["--config", str(tmp_path / "config.json"), "--method",
                                                           "bac_gcn", "--k", "8"])
     assert (other.method, other.k) == ("bac_gcn", 8)
+
+
+def test_a_flag_that_a_config_or_a_checkpoint_switches_off_says_by_which(tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"args": {"no_gcn": True}}))
+    with pytest.raises(DataError, match=f"^--gcn_depth does nothing with --no_gcn, which --config {config} sets; leave "
+                                        "it out$"):
+        parse_args(get_args_parser("voc2007", None), ["--config", str(config), "--gcn_depth", "3"])
+    args = parse_args(get_args_parser("voc2007", None), ["--recipe", "plus"])
+    with pytest.raises(DataError, match="^--zoom does nothing with --tiles 3, which plus.pth sets; leave it out$"):
+        check_typed(args, {"zoom"}, dict.fromkeys(vars(args), "plus.pth"))
+
+
+@pytest.mark.parametrize("flag, words", TAKEN_BACK.items())
+def test_what_a_recipe_switches_can_be_taken_back(flag, words):
+    plus, back = (vars(parse_args(get_args_parser("voc2007", None), ["--recipe", "plus", *more.split()]))[flag]
+                  for more in ("", words))
+    assert plus == RECIPES["plus"].flags[flag] and back == default_flags("voc2007")[flag] != plus
+
+
+def test_tiles_that_a_recipe_brings_are_not_made_where_nothing_reads_them(capsys, speaking, tmp_path):
+    args = parse_args(get_args_parser("voc2007", None), ["--recipe", "plus", "--logits", "global", "--zoom", "2"])
+    assert (args.tiles, args.zoom) == (0, 2)
+    assert capsys.readouterr().out == "no tiles are made: --logits global reads none\n"
+    base = parse_args(get_args_parser("voc2007", None), ["--recipe", "plus"])
+    run = ablate.with_flags(base, Variant("global", "global logits", {"logits": "global"}), 0, tmp_path)
+    assert (run.tiles, base.tiles) == (0, 3)
 
 
 def test_train_mini_without_crops_trains_that_alone(tiny_world, tmp_path):

@@ -10,7 +10,7 @@ from datasets.files import DataError
 from engine.command_line.method_flags import method_title
 from engine.command_line.train_flags import get_args_parser, parse_args
 from engine.results.finished_runs import collect_runs
-from engine.results.paper_tables import main_table
+from engine.results.paper_tables import ablation_table, main_table
 from engine.results.runs_table import runs_table
 from engine.results.selection import budgets, halve, read_grid
 from engine.results.studies import Variant
@@ -103,6 +103,22 @@ def test_recipes_are_never_in_one_row(tmp_path):
     assert all(group.off_defaults == {} for group in collection.groups)
     rows = rows_of(main_table(collection))
     assert rows["BAC-GCN"][-1] == "70.0" and rows["BAC-GCN+"][-1] == "75.0"
+
+
+def test_what_is_taken_back_from_a_recipe_is_told_alone(tmp_path):
+    """Not the flags as well that are read again, at their defaults."""
+    for name, words, value in (("full/seed_0", [], 75.0), ("crops", ["--reso", "--masked_globals"], 76.0),
+                               ("gamma", ["--reso", "--gamma", "0.5"], 77.0)):
+        flags = vars(parse_args(get_args_parser("voc2007", None), ["--recipe", "plus", *words]))
+        leave_run(tmp_path / name, value, title="BAC-GCN+", **{
+            flag: value for flag, value in flags.items() if flag not in ("seed", "method", "dataset", "backbone")})
+    collection = collect_runs([tmp_path])
+    assert [(str(row[3]), str(row[4])) for row in runs_table(collection).rows] == [
+        ("--reso --gamma 0.5", "77.00"), ("--masked_globals --reso", "76.00"), ("-", "75.00")]
+    assert rows_of(main_table(collection))["BAC-GCN+"][-1] == "75.0"
+    table = rows_of(ablation_table(collection))
+    assert [(name, row[0]) for name, row in table.items()][1:] == [
+        ("with --masked_globals --reso", "--masked_globals --reso"), ("with --reso --gamma 0.5", "--reso --gamma 0.5")]
 
 
 def test_encoders_are_never_in_one_row(tmp_path):

@@ -16,9 +16,9 @@ from datasets.files import DataError, write_json
 from engine.command_line.data_flags import fill_defaults
 from engine.command_line.method_flags import method_title
 from engine.command_line.older_runs import complete_flags
-from engine.command_line.train_flags import get_args_parser, parse_args
+from engine.command_line.train_flags import default_flags, get_args_parser, parse_args
 from engine.methods import method_scores
-from engine.results.finished_runs import collect_runs, default_settings, reference_group
+from engine.results.finished_runs import collect_runs, reference_group, settings_of
 from engine.results.paper_tables import (
     ablation_table,
     choices_table,
@@ -465,7 +465,7 @@ def test_a_stop_between_its_two_files_leaves_no_result_beside_other_flags(tiny_w
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_variant_of_a_study_sets_flags_that_exist(study, tmp_path):
-    defaults = default_settings("mini")
+    defaults = settings_of(default_flags("mini"))
     plan = ablate.plan_study("mini", study, seeds=2, output_dir=tmp_path, flags=["--epochs", "8", "--seed", "5"])
     assert {run.args.seed for run in plan} == {5, 6} and len({run.folder for run in plan}) == len(plan)
     for run in plan:
