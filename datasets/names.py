@@ -1,4 +1,7 @@
 """Class and background names in index order: the one place where they are written down."""
+import re
+
+from datasets.files import DataError, shorten
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table",
@@ -61,3 +64,22 @@ _PROMPT_WORDS = {"tvmonitor": "tv monitor", "motor bike": "motorbike", "railway"
 def prompt_name(category: str) -> str:
     """The words that stand for `category` in a text prompt: "tvmonitor" is not a word that CLIP has read."""
     return _PROMPT_WORDS.get(category, category)
+
+
+_NO_NAME = re.compile(r"""[#,;|\t\[\]{}] | ^".*"$ | ^'.*'$""", re.VERBOSE)
+
+
+def listed_name(where: str, text: str) -> str:
+    """A name as the user lists it, with single spaces.
+
+    Args:
+        where: the file with the line, or the flag; begins the error message.
+        text: the line, or the word of the command line.
+
+    Raises:
+        DataError: it is a row of a table, a piece of JSON, a comment or in quotes.
+    """
+    if _NO_NAME.search(text):
+        raise DataError(f"{where}: {shorten(text)} is no name; in a file stands a name a line, without commas, tabs, "
+                        "quotes, brackets and comments")
+    return " ".join(text.split())

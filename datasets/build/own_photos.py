@@ -3,17 +3,16 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from datasets.description import DatasetSpec
 from datasets.files import DataError, PathLike, counted, read_lines, shorten
 from datasets.filter.grammar import singular_candidates
-from datasets.names import VOC_COCO_BACKGROUNDS
+from datasets.names import VOC_COCO_BACKGROUNDS, listed_name
 from datasets.registry import IMAGE_SUFFIXES
 from datasets.split_file import Split, check_image_id
 
@@ -31,6 +30,8 @@ class Photos(NamedTuple):
     """Of the photos that can be read, sorted."""
     left_out: List[str]
     """Why a photo is not among them, a line each."""
+    unreadable: Dict[str, str]
+    """Image id to the reason of those that cannot be read."""
 
 
 def find_photos(folder: PathLike, workers: int = 4, progress: bool = False) -> Photos:
@@ -43,7 +44,7 @@ def find_photos(folder: PathLike, workers: int = 4, progress: bool = False) -> P
     """
     root = Path(folder)
     if not root.is_dir():
-        raise DataError(f"{folder}: no such folder of photos")
+        raise DataError(f"{folder}: {'a file; give its folder' if root.exists() else 'no such folder of photos'}")
     paths, others = _walk(root)
     stems = Counter(_stem(path) for path in paths)
     ids = {path: _stem(path) if stems[_stem(path)] == 1 else path for path in paths}
@@ -64,7 +65,7 @@ def find_photos(folder: PathLike, workers: int = 4, progress: bool = False) -> P
     if not image_ids:
         reasons = f"; {left_out[0]}" if left_out else ""
         raise DataError(f"{folder}: no photo that can be read is here{reasons}")
-    return Photos(sorted(image_ids), left_out)
+    return Photos(sorted(image_ids), left_out, {ids[usable[number]]: reason for number, reason in unreadable.items()})
 
 
 def _walk(root: Path) -> Tuple[List[str], Dict[str, int]]:
@@ -96,9 +97,8 @@ def read_names(path: PathLike) -> List[str]:
     """
     names: Dict[str, str] = {}
     for number, line in read_lines(path, "It holds the names, one a line"):
-        name, where = " ".join(line.split()), f"{path}:{number}"
-        if re.search(r"[#,;|]", name):
-            raise DataError(f"{where}: {shorten(name)} is no name; write a name a line, without commas and comments")
+        where = f"{path}:{number}"
+        name = listed_name(where, line)
         if name.lower() in names:
             raise DataError(f"{where}: {shorten(name)} is there already; keep one of them")
         names[name.lower()] = name
@@ -110,7 +110,8 @@ def read_names(path: PathLike) -> List[str]:
     return list(names.values())
 
 
-def read_labels(path: PathLike, classes: Sequence[str], image_ids: Sequence[str]) -> Labels:
+def read_labels(path: PathLike, classes: Sequence[str], image_ids: Sequence[str],
+                unreadable: Mapping[str, str]) -> Labels:
     """Read true labels from a CSV: the photo, then the classes in it, in as many cells, or rows, as one likes.
 
     Args:
@@ -118,12 +119,13 @@ def read_labels(path: PathLike, classes: Sequence[str], image_ids: Sequence[str]
             has it; with or without extension. A row of the photo alone says that it shows none of the classes.
         classes: the names.
         image_ids: the photos.
+        unreadable: image id to the reason of those that cannot be read.
 
     Raises:
-        DataError: the file is missing, or a row names an unknown photo or class.
+        DataError: the file is missing, or a row names an unknown class, or a photo that is unknown or cannot be read.
     """
     index = {name.lower(): number for number, name in enumerate(classes)}
-    photo_of = _photo_names(image_ids)
+    photo_of = _photo_names([*image_ids, *unreadable])
     labels: Labels = {}
     lines = list(read_lines(path))
     delimiter = max(",;\t", key="".join(line for _, line in lines[:2]).count)
@@ -136,6 +138,8 @@ def read_labels(path: PathLike, classes: Sequence[str], image_ids: Sequence[str]
         if image_id is None:
             raise DataError(f"{path}:{number}: {shorten(cells[0])} is none of the photos (or the name of several); "
                             "write its path below the folder, or remove the row")
+        if image_id in unreadable:
+            raise DataError(f"{path}:{number}: {unreadable[image_id]}; or remove the row")
         found = labels.setdefault(image_id, [])
         for name in filter(None, cells[1:]):
             if name.lower() not in index:
@@ -221,7 +225,8 @@ def own_splits(spec: DatasetSpec, labels_file: Optional[PathLike], test_share: f
     test_photos = photos if divided else find_photos(spec.val_img_root, progress=progress)
     labels = None
     if labels_file is not None:
-        labels = read_labels(labels_file, spec.classes, sorted({*photos.image_ids, *test_photos.image_ids}))
+        labels = read_labels(labels_file, spec.classes, sorted({*photos.image_ids, *test_photos.image_ids}),
+                             {**photos.unreadable, **test_photos.unreadable})
     if divided:
         train, test = split_photos(photos.image_ids, labels, test_share, seed)
     else:

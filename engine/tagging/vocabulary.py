@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import List, Sequence
 
 from datasets.files import DataError, read_lines, shorten
-from datasets.names import VOC_COCO_BACKGROUNDS
+from datasets.names import VOC_COCO_BACKGROUNDS, listed_name
 from datasets.registry import DatasetSpec, get_dataset
 
 
@@ -15,18 +15,19 @@ def read_words(given: Sequence[str]) -> List[str]:
     """The words of `--words`: those given, or the lines of the one file that is.
 
     Raises:
-        DataError: there are fewer than two, or one comes twice.
+        DataError: there are fewer than two, one comes twice, or the file is none of words.
     """
-    source = "--words"
+    source, missing = "--words", ", and is no file here"
+    placed = [(source, word) for word in given]
     if len(given) == 1 and Path(given[0]).is_file():
-        source = given[0]
-        given = [line for _, line in read_lines(source)]
-        if not given:
+        source, missing = given[0], ""
+        placed = [(f"{source}:{number}", line) for number, line in read_lines(source)]
+        if not placed:
             raise DataError(f"{source}: the file is empty; write a word a line")
-    words = [" ".join(word.split()) for word in given]
+    words = [listed_name(where, word) for where, word in placed]
     if len(words) < 2:
-        raise DataError(f"{source}: one word, {shorten(words[0])}, leaves nothing to choose from, and is no file here; "
-                        "give at least two words, or a file with a word a line")
+        raise DataError(f"{source}: one word, {shorten(words[0])}, leaves nothing to choose from{missing}; give at "
+                        "least two words, or a file with a word a line")
     word, count = Counter(words).most_common(1)[0]
     if count > 1 or "" in words:
         raise DataError(f"{source}: {shorten(word)} comes twice; name each word once" if count > 1

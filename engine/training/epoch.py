@@ -44,7 +44,7 @@ def train_one_epoch(model: BACGCN, data: FeatureSet, optimizer: torch.optim.Opti
     generator = torch.Generator().manual_seed(args.seed * 100_003 + run.next_epoch)
     done, total = run.progress.batches, run.progress.loss.to(device)
     unchecked: List[Tuple[Tensor, Tensor]] = []
-    interval = 1 if device.type == "cpu" else CHECK_BATCHES
+    interval = check_interval(device)
     last = -(-len(data) // args.batch_size)
     stopping = False
     before = min(done * args.batch_size, len(data))
@@ -78,7 +78,12 @@ def train_one_epoch(model: BACGCN, data: FeatureSet, optimizer: torch.optim.Opti
 
 
 CHECK_BATCHES = 16
-"""Batches between two looks at the losses on an accelerator, which it has to wait for; on the CPU each is looked at."""
+"""Batches between two looks at the losses on an accelerator."""
+
+
+def check_interval(device: torch.device) -> int:
+    """Batches between two looks at the losses; an accelerator has to wait for each look."""
+    return 1 if device.type == "cpu" else CHECK_BATCHES
 
 
 def _check_finite(model: BACGCN, batches: List[Tuple[Tensor, Tensor]], data: FeatureSet, epoch: int) -> None:

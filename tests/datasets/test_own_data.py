@@ -133,6 +133,8 @@ def test_test_photos_are_drawn_from_those_with_labels(photos: Path, tmp_path: Pa
 @pytest.mark.parametrize("words, message", [
     ("dog\n# animals\n", "words.txt:2: '# animals' is no name"), ("dog\ncat,bird\n", ":2: 'cat,bird' is no name"),
     ("dog\n\nsea\nDog\n", ":4: 'Dog' is there already"), ("\n", "the file is empty"),
+    ("dog\tcat\n", "words.txt:1: 'dog\\tcat' is no name; in a file"), ("[\n", ":1: '[' is no name"),
+    ('{"classes": ["dog"]}\n', "is no name"), ('"dog"\n', "is no name"),
 ])
 def test_faults_in_a_file_of_names_are_one_line(photos: Path, tmp_path: Path, words: str, message: str,
                                                 capsys: pytest.CaptureFixture) -> None:
@@ -156,6 +158,7 @@ def test_a_name_becomes_one_folder(photos: Path, tmp_path: Path, capsys: pytest.
 
 @pytest.mark.parametrize("rows, message", [
     ("e.jpg,dog\n", "labels.csv:1: 'e.jpg' is none of the photos"), ("b,cat\n", ":1: 'cat' is none of the 3 classes"),
+    ("broken.jpg,dog\n", "broken.jpg: "), ("broken,\n", "or restore it from the original; or remove the row"),
     ("photo,class\n", "labels no photo"), ("b,dog\nd.jpeg,dog\na.jpg,,\nd,4\n", ":4: '4' is none"),
 ])
 def test_faults_in_labels_are_one_line_and_nothing_is_written(photos: Path, tmp_path: Path, rows: str, message: str,

@@ -68,7 +68,14 @@ def test_words_come_from_the_command_line_or_a_file(tmp_path):
     (tmp_path / "empty.txt").touch()
     with pytest.raises(DataError, match="the file is empty"):
         read_words([str(tmp_path / "empty.txt")])
-    for words in (["dog"], ["dog", "cat", "dog"], ["dog", " "]):
+    for content in ("photo,classes\nbeach.jpg,dog\n", "dog\tcat\nsea\n", '[\n"dog",\n"cat"\n]\n', '"dog"\n"cat"\n'):
+        (tmp_path / "table.csv").write_text(content)
+        with pytest.raises(DataError, match="table.csv:1: .* is no name; in a file stands a name a line"):
+            read_words([str(tmp_path / "table.csv")])
+    (tmp_path / "one.txt").write_text("dog\n")
+    with pytest.raises(DataError, match="one.txt: one word, 'dog', leaves nothing to choose from; give at least two"):
+        read_words([str(tmp_path / "one.txt")])
+    for words in (["dog"], ["dog", "cat", "dog"], ["dog", " "], ["dog,", "cat"]):
         with pytest.raises(DataError, match="--words"):
             read_words(words)
 

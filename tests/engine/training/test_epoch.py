@@ -147,6 +147,18 @@ def test_losses_are_looked_at_before_a_save_and_at_the_end(monkeypatch):
     assert sorted(rows[0] for _, batches in looked for rows in batches[0:1]) == list(range(6))
 
 
+def test_on_an_accelerator_losses_are_looked_at_now_and_then_before_a_save_and_at_the_end(monkeypatch):
+    assert [training.check_interval(torch.device(name)) for name in ("cpu", "cuda")] == [1, training.CHECK_BATCHES]
+    looked: List[int] = []
+    monkeypatch.setattr(training, "check_interval", lambda device: 4)
+    monkeypatch.setattr(training, "_check_finite", lambda model, batches, data, epoch: looked.append(len(batches)))
+    Training("--batch_size", 1).epoch(FakeRun())
+    assert looked == [4, 2]
+    looked.clear()
+    Training("--batch_size", 1).epoch(FakeRun(save_is_due=True))
+    assert looked == [1] * 6
+
+
 def test_a_loss_that_is_not_finite_names_the_images_of_its_own_batch():
     asked = Training()
     batches = [(torch.tensor([0, 1]), torch.tensor(1.0)), (torch.tensor([2, 3]), torch.tensor(torch.inf)),
