@@ -172,18 +172,18 @@ def main(argv: Optional[List[str]] = None) -> None:
     images = {"train": round(args.share * TRAIN), "test": round(args.share * TEST)}
     print(f"### Scale\n\n{machine(torch.device(args.device))}; {images['train']:,} training and {images['test']:,} "
           f"test images, {args.processes} processes\n", flush=True)
-    rows = []
+    print(table(("stage", "seconds", "processor, s", "images/s", "start, s", "longest silence, s", "peak memory",
+                 "most disk", "disk after"), []), end="", flush=True)
     for name, command in stages(args, root, read_json(data_file)).items():
         disk = PeakDisk(root / "features", root / "run")
         measured = measure([sys.executable, *command], Path(args.code).absolute())
         count = images["test"] if name == "evaluate" else images["train"]
         useful = "" if measured.useful_after is None else f"{measured.useful_after:.1f}"
-        rows.append((name, f"{measured.seconds:.1f}", f"{measured.processor:.1f}", f"{count / measured.seconds:.0f}",
-                     useful, f"{measured.silence:.1f}", format_bytes(measured.peak), format_bytes(disk.end()),
-                     format_bytes(sum(map(disk_of, disk.folders)))))
-        print(f"{name}: {measured.seconds:.1f} s", file=sys.stderr, flush=True)
-    print(table(("stage", "seconds", "processor, s", "images/s", "start, s", "longest silence, s", "peak memory",
-                 "most disk", "disk after"), rows))
+        row = (name, f"{measured.seconds:.1f}", f"{measured.processor:.1f}", f"{count / measured.seconds:.0f}", useful,
+               f"{measured.silence:.1f}", format_bytes(measured.peak), format_bytes(disk.end()),
+               format_bytes(sum(map(disk_of, disk.folders))))
+        print(f"| {' | '.join(row)} |", flush=True)  # at once: a stage may take an hour
+    print()
     print((root / "run" / "log.txt").read_text())
     if not args.folder:
         shutil.rmtree(root)

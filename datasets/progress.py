@@ -9,6 +9,7 @@ import io
 import logging
 import sys
 from contextlib import contextmanager, redirect_stderr
+from threading import Timer
 from typing import Any, Iterable, Iterator, Optional
 
 from tqdm import tqdm
@@ -39,6 +40,38 @@ def say(line: str) -> None:
         print(line, flush=True)
 
 
+class _Bar(tqdm):
+    """A bar that shows once `DELAY` is over, not with the first step after it: a step may take as long as it likes, and
+    in a file the first state would come as late as the second. What it shows is counted step by step."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._first = Timer(DELAY, self._show)
+        if not self.disable:
+            self._first.daemon = True
+            self._first.start()
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            for thing in self.iterable:
+                yield thing
+                self.update()
+        finally:
+            self.close()
+
+    def _show(self) -> None:
+        with self.get_lock():
+            if not self.disable:  # it is, once closed
+                self.delay = 0  # closing takes away, or finishes, what was shown
+                self.refresh(nolock=True)
+
+    def close(self) -> None:
+        """See `tqdm`."""
+        if not self.disable:
+            self._first.cancel()
+        super().close()
+
+
 def bar(what: str, unit: str, total: int, done: int = 0, over: Optional[Iterable[Any]] = None,
         keep: bool = True) -> tqdm:
     """A bar with the time that is left, on the standard error; a context that is told of steps by `update`.
@@ -52,7 +85,7 @@ def bar(what: str, unit: str, total: int, done: int = 0, over: Optional[Iterable
         keep: leave the bar there when all is done. Those that come again in every epoch go.
     """
     terminal = sys.stderr.isatty()
-    return tqdm(over, what, total, keep, unit=unit, initial=done, delay=DELAY, dynamic_ncols=terminal,
+    return _Bar(over, what, total, keep, unit=unit, initial=done, delay=DELAY, dynamic_ncols=terminal,
                 mininterval=0.1 if terminal else FILE_SECONDS, disable=is_quiet())
 
 

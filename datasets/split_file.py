@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from datasets.files import DataError, FileState, PathLike, atomic_write, look_up, read_lines, shorten
+from datasets.progress import bar
 from datasets.registry import DATASETS, IMAGE_SUFFIXES, DatasetSpec, find_layout, guess_dataset, possible_stems
 
 if TYPE_CHECKING:  # torch takes seconds and 700 MB, and whoever reads labels alone does without it
@@ -238,14 +239,13 @@ class ImageList(Dataset):
         return images
 
     def files(self) -> Sequence[Optional[FileState]]:
-        """The file of every image, None for an image without one. The disk is asked once, with one `stat` an image
-        where all have the same extension."""
+        """The file of every image or None; the disk is asked once, one `stat` an image where all have one extension."""
         if self._files is None:
+            parts = [range(len(self))[start:start + 1000] for start in range(0, len(self), 1000)]
             with ThreadPoolExecutor(LOOK_UP_THREADS) as pool:
-                parts = [range(start, min(start + 1000, len(self.image_ids)))
-                         for start in range(0, len(self.image_ids), 1000)]
-                self._files = [file for found in pool.map(lambda part: [self._look_up(index) for index in part], parts)
-                               for file in found]
+                found = pool.map(lambda part: list(map(self._look_up, part)), parts)
+                shown = bar("looking up images", "thousand", len(parts), over=found)
+                self._files = [file for part in shown for file in part]
         return self._files
 
     def _look_up(self, index: int) -> Optional[FileState]:

@@ -17,6 +17,7 @@ from datasets.filter.grammar import FUNCTION_WORDS, PUNCTUATION, tokenise
 from datasets.filter.lexicon import load_lexicon
 from datasets.filter.matcher import CategoryMatcher
 from datasets.plotting import graph_figure, save_figure
+from datasets.progress import bar
 from datasets.registry import DatasetSpec
 from datasets.split_file import read_split_file
 
@@ -77,12 +78,13 @@ def report(spec: DatasetSpec, caption_root: PathLike, output_root: PathLike, tru
     if truth:
         print()
         targets, rows = _read_truth(truth, list(labels), len(spec.classes))
-        scores = measure(score_images(read, len(spec.categories))[rows], targets)  # first: it takes the most memory
+        scored = score_images(read, len(spec.categories))[rows]  # first: it takes the most memory
+        scores = measure(scored, targets, "measuring scores")
         votes = np.zeros((len(labels), len(spec.categories)))
         for row, lists in enumerate(labels.values()):
             for named in lists:
                 votes[row, named] += 1 / len(lists)
-        _print_quality(spec, targets, measure(votes[rows], targets), scores)
+        _print_quality(spec, targets, measure(votes[rows], targets, "measuring votes"), scores)
     words = content_words(read.unclaimed)
     print("\nwords without a category that come with a class; list under its synonyms those that mean it")
     for index, name in enumerate(spec.classes):
@@ -101,12 +103,18 @@ def report(spec: DatasetSpec, caption_root: PathLike, output_root: PathLike, tru
     print(f"\nadjacency drawn: {', '.join(map(str, paths))}")
 
 
-def measure(scores: np.ndarray, targets: np.ndarray) -> Quality:
-    """Measure scores (images, >= C) against true labels (images, C), as `label_quality` does: all-point AP."""
+def measure(scores: np.ndarray, targets: np.ndarray, what: str = "measuring") -> Quality:
+    """Measure scores (images, >= C) against true labels (images, C), by all-point AP.
+
+    Args:
+        scores: of all categories.
+        targets: of the classes.
+        what: for the progress bar.
+    """
     scores = scores[:, :targets.shape[1]]
     positive = targets.any(axis=0)
     ap = np.array([100 * average_precision_score(targets[:, index], scores[:, index]) if positive[index] else np.nan
-                   for index in range(targets.shape[1])])
+                   for index in bar(what, "class", targets.shape[1], over=range(targets.shape[1]))])
     precision, recall, thresholds = precision_recall_curve(targets.ravel(), scores.ravel())
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
     best = int(np.argmax(f1[:-1]))

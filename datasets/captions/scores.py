@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from typing import Iterable, Sequence
+from typing import Collection, Sequence
 
 import numpy as np
 from scipy import linalg, sparse
@@ -82,11 +82,11 @@ def score_images(read: ReadCaptions, num_categories: int) -> np.ndarray:
     return calibrate(mix(counts, support, per_image), counts, per_image)
 
 
-def vote_matrix(names: Iterable[Sequence[Sequence[int]]], num_categories: int) -> sparse.csr_matrix:
+def vote_matrix(names: Collection[Sequence[Sequence[int]]], num_categories: int) -> sparse.csr_matrix:
     """Which caption names what: (captions, O), rows grouped by image."""
     columns = array("i")
     ends = array("q", [0])
-    for per_caption in names:
+    for per_caption in bar("counting votes", "image", len(names), over=names):
         for named in per_caption:
             columns.extend(named)
             ends.append(len(columns))

@@ -12,6 +12,7 @@ from scipy import sparse
 from sklearn.linear_model import Ridge
 
 import caption
+from datasets import progress
 from datasets.captions import filter_captions, load_matcher
 from datasets.captions.io import CaptionSet, caption_paths, load_captions
 from datasets.captions.label_files import CO_OCCURRENCE_FILE, COUNTS_FILE, LABELS_FILE, SCORES_FILE
@@ -202,7 +203,8 @@ def test_report_measures_like_average_precision_and_lists_unclaimed_words():
     assert content_words(read.unclaimed) == {"gizmo": 12}
 
 
-def test_shell_filter_report_and_errors(tmp_path, capsys):
+def test_shell_filter_report_and_errors(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "DELAY", 0)  # every bar shows
     flags = ["--dataset", "voc2007", "--caption_root", str(write_captions(tmp_path)), "--output_root",
              str(tmp_path / "out")]
     caption.main([*flags, "--stage", "filter", "--no_scores"])
@@ -210,8 +212,10 @@ def test_shell_filter_report_and_errors(tmp_path, capsys):
     truth = tmp_path / "truth.txt"
     truth.write_text(f"000001 {DOG} {SOFA}\n000002 {PERSON}\n")
     caption.main([*flags, "--stage", "report", "--truth", str(truth)])
-    printed = capsys.readouterr().out
-    assert "label quality on 2 images" in printed and "strongest edges" in printed
+    printed = capsys.readouterr()
+    assert "label quality on 2 images" in printed.out and "strongest edges" in printed.out
+    assert all(f"{work}: 100%" in printed.err for work in (
+        "reading captions", "counting votes", "scoring images", "measuring scores", "measuring votes"))
     assert (tmp_path / "out" / "voc2007" / "adjacency.png").stat().st_size > 1000
     truth.write_text("000009 1\n")
     with pytest.raises(DataError, match="names none of the 2 captioned images"):

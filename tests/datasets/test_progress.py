@@ -29,6 +29,42 @@ def test_a_bar_counts_what_it_steps_through(capsys):
     assert "texts: 100%" in error and "3/3" in error and "<" in error, "with the time that is left"
 
 
+class AtOnce:
+    """A timer that does not wait."""
+
+    daemon = False
+
+    def __init__(self, seconds, work):
+        self.start, self.seconds = work, seconds
+
+    def cancel(self):
+        pass
+
+
+@pytest.mark.parametrize("keep, left", [(True, "encoding: 100%"), (False, "\r   ")])
+def test_a_bar_shows_before_its_first_step(capsys, monkeypatch, keep, left):
+    monkeypatch.setattr(progress, "DELAY", 1)
+    monkeypatch.setattr(progress, "FILE_SECONDS", 10)
+    monkeypatch.setattr(progress, "Timer", AtOnce)
+    with bar("encoding", "image", 100, keep=keep) as shown:
+        assert "encoding:   0%" in capsys.readouterr().err
+        shown.update(100)
+    assert left in capsys.readouterr().err, "what was shown is finished, or goes"
+
+
+def test_a_bar_that_is_closed_shows_no_more(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "DELAY", 1)
+    with bar("encoding", "image", 100) as shown:
+        late = shown._first
+    late.function()
+    assert late.finished.is_set() and capsys.readouterr().err == ""
+
+
+def test_what_a_bar_steps_through_is_counted_by_the_step():
+    shown = bar("texts", "batch", 3, over=iter("abc"))
+    assert [shown.n for _ in shown] == [0, 1, 2], "a bar that waits tells where it is, not where it was shown last"
+
+
 def test_quiet_work_is_the_same(capsys):
     keep_quiet()
     assert list(bar("texts", "batch", 3, over=iter("abc"))) == ["a", "b", "c"]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch._utils import ExceptionWrapper
 
+from datasets import progress
 from datasets.files import MAX_LINE, DataError, read_json, read_lines
 from datasets.images import image_transform
 from datasets.split_file import ImageList, Split, find_unreadable, read_image_ids, read_split_file, write_split_file
@@ -188,6 +189,14 @@ def test_mixed_extensions_in_one_folder(tmp_path: Path) -> None:
     assert [images.path(row).name for row in range(4)] == names
     for shade, (value, index) in enumerate(images[row] for row in range(4)):
         assert abs(value - 50 * shade) <= 2 and index == shade
+
+
+def test_looking_up_many_images_says_so(tmp_path: Path, capsys, monkeypatch, speaking) -> None:
+    monkeypatch.setattr(progress, "DELAY", 0)
+    save_image(tmp_path / "a.jpg")
+    images = ImageList(tmp_path, ["a", "b"])
+    assert [file is not None for file in images.files()] == [True, False]
+    assert "looking up images: 100%" in capsys.readouterr().err, "on a network file system it takes minutes"
 
 
 def test_missing_folders_and_images_say_what_to_do(tmp_path: Path) -> None:
