@@ -9,6 +9,7 @@ With `--code` the scripts of another checkout run on the same world, to compare 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -83,24 +84,32 @@ class Measured(NamedTuple):
     """Seconds until a run says that it goes on."""
 
 
+COUNT = """import json, resource, subprocess, sys
+status = subprocess.call(sys.argv[2:])
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+json.dump([status, usage.ru_utime + usage.ru_stime, 1024 * usage.ru_maxrss], open(sys.argv[1], "w"))"""
+"""Runs a command from a process of its own, a small one: a child's peak begins with the memory of what started it."""
+
+
 def measure(command: List[str], code: Path) -> Measured:
     """Run a command in a checkout and watch it."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=code, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(code)})
-    assert process.stdout is not None
-    heard, silence, useful_after, output = start, 0.0, None, b""
-    while chunk := os.read(process.stdout.fileno(), 1 << 16):
-        now = time.perf_counter()
-        silence, heard, output = max(silence, now - heard), now, output + chunk
-        if useful_after is None and b"going on after" in output:
-            useful_after = now - start
-    _, status, usage = os.wait4(process.pid, 0)
+    with tempfile.NamedTemporaryFile() as counts:
+        start = time.perf_counter()
+        process = subprocess.Popen([sys.executable, "-IS", "-c", COUNT, counts.name, *command], cwd=code,
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(code)})
+        assert process.stdout is not None
+        heard, silence, useful_after, output = start, 0.0, None, b""
+        while chunk := os.read(process.stdout.fileno(), 1 << 16):
+            now = time.perf_counter()
+            silence, heard, output = max(silence, now - heard), now, output + chunk
+            if useful_after is None and b"going on after" in output:
+                useful_after = now - start
+        process.wait()
+        status, processor, peak = json.load(counts)
     if status:
-        raise SystemExit(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}:\n"
-                         f"{output.decode(errors='replace')[-2000:]}")
-    return Measured(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, 1024 * usage.ru_maxrss, silence,
-                    useful_after)
+        raise SystemExit(f"{' '.join(command)} ended with {status}:\n{output.decode(errors='replace')[-2000:]}")
+    return Measured(time.perf_counter() - start, processor, peak, silence, useful_after)
 
 
 class PeakDisk(threading.Thread):

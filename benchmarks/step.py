@@ -41,28 +41,31 @@ class Step:
         self.positive = self.targets[:, :classes] > 0.5
         self.nodes = torch.randn(batch_size, 2 + categories, DIM, device=device)
 
-    def forward(self) -> Tensor:
-        """The loss."""
-        return pseudo_label_loss(self.model(*self.features).logits, self.targets)
+    def forward(self, in_bf16: bool = False) -> Tensor:
+        """The loss, by products in fp32 or, as with `--step_precision bf16`, in bf16."""
+        with torch.autocast(self.targets.device.type, torch.bfloat16, enabled=in_bf16):
+            logits = self.model(*self.features).logits
+        return pseudo_label_loss(logits.float(), self.targets)
 
     @torch.inference_mode(False)
-    def backward(self) -> None:
+    def backward(self, in_bf16: bool = False) -> None:
         """Forward and backward."""
         with torch.enable_grad():
             self.optimizer.zero_grad()
-            self.forward().backward()
+            self.forward(in_bf16).backward()
 
     @torch.inference_mode(False)
-    def whole(self) -> None:
+    def whole(self, in_bf16: bool = False) -> None:
         """All of the step."""
-        self.backward()
+        self.backward(in_bf16)
         self.optimizer.step()
 
     def parts(self) -> Dict[str, Callable[[], object]]:
         """What is timed on its own."""
         gcn = self.model.gcn
         assert gcn is not None
-        return {"step": self.whole, "forward and backward": self.backward, "forward": self.forward,
+        return {"step": self.whole, "step in bf16": lambda: self.whole(in_bf16=True),
+                "forward and backward": self.backward, "forward": self.forward,
                 "kernel (forward)": lambda: self.model.kernel(self.features.patch_embeddings),
                 "GCN (forward)": lambda: gcn(self.nodes),
                 "optimiser": self.optimizer.step, "ReSO's regions": self.mine}
@@ -78,7 +81,8 @@ def time_parts(args: argparse.Namespace, device: torch.device) -> str:
     times = side_by_side(Step(104, args.batch_size, device).parts(), args.rounds, device)
     medians = {name: statistics.median(values) for name, values in times.items()}
     medians["backward"] = medians["forward and backward"] - medians["forward"]
-    order = ("step", "forward", "kernel (forward)", "GCN (forward)", "backward", "optimiser", "ReSO's regions")
+    order = ("step", "step in bf16", "forward", "kernel (forward)", "GCN (forward)", "backward", "optimiser",
+             "ReSO's regions")
     return table(("part", "ms a batch", "share of the step"), [
         (name, f"{1000 * medians[name]:.1f}", f"{medians[name] / medians['step']:.0%}") for name in order])
 

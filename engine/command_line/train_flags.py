@@ -77,6 +77,9 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
     group.add_argument("--weight_decay", type=nonnegative, default=0.0, help="of the optimiser")
     group.add_argument("--loss", choices=list(LOSSES), default="bce", help=describe(LOSSES))
     group.add_argument("--lr_schedule", choices=list(LR_SCHEDULES), default="constant", help=describe(LR_SCHEDULES))
+    group.add_argument("--step_precision", choices=("fp32", "bf16"), default="fp32",
+                       help="of the products of a training step; weights, loss and scores stay fp32. bf16 is faster "
+                            "where the processor or the card has products of it")
     group.add_argument("--lr_warmup", type=nonnegative, default=0.0, metavar="EPOCHS",
                        help="the rate rises from 0 over so many epochs, which need not be whole")
 

@@ -8,7 +8,7 @@ from datasets.files import DataError
 from datasets.progress import say
 
 _BAC_GCN = (
-    "loss", "lr_schedule", "labels", "adjacency", "edge_threshold", "global_edge", "normalisation",
+    "loss", "lr_schedule", "step_precision", "labels", "adjacency", "edge_threshold", "global_edge", "normalisation",
     "no_class_background_edges", "no_backgrounds", "mask_share", "mask_threshold", "attention_layer", "mask_mode",
     "no_masked_globals", "k", "frozen_kernel", "no_gcn", "gcn_layer", "gcn_depth", "gcn_width", "gcn_activation",
     "no_residual", "logits", "logit_scale", "reso_epoch", "no_reso", "gamma", "epsilon", "positive_threshold",

@@ -17,6 +17,7 @@ from engine.training.checkpoint import Progress
 from engine.training.prediction import model_inputs
 from engine.training.run import Run
 from models.bac_gcn import BACGCN
+from models.encoder import PRECISIONS
 from models.losses import pseudo_label_loss
 from models.optimizer import set_learning_rate
 
@@ -51,7 +52,9 @@ def train_one_epoch(model: BACGCN, data: FeatureSet, optimizer: torch.optim.Opti
     with held_signals() as received, bar(f"epoch {run.next_epoch}", "image", len(data), before, keep=False) as shown:
         for batch in data.batches(args.batch_size, generator, done, device, world()):
             inputs = model_inputs(batch.features, not args.no_masked_globals, device)
-            loss = batch.share * pseudo_label_loss(model(*inputs).logits, batch.targets, args.loss)
+            with torch.autocast(device.type, PRECISIONS[args.step_precision], enabled=args.step_precision != "fp32"):
+                logits = model(*inputs).logits
+            loss = batch.share * pseudo_label_loss(logits.float(), batch.targets, args.loss)
             set_learning_rate(optimizer, args, run.next_epoch - 1 + done / last)
             optimizer.zero_grad()
             loss.backward()

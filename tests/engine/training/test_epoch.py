@@ -115,6 +115,13 @@ def test_each_batch_is_a_step_down_its_own_gradient(seen, loss):
     assert asked.model.training
 
 
+def test_products_in_bf16_change_the_loss_by_their_rounding(seen):
+    trained = {precision: Training("--step_precision", precision) for precision in ("fp32", "bf16")}
+    full, half = (training.epoch(FakeRun()).loss for training in trained.values())
+    assert full != half == pytest.approx(full, rel=0.02)
+    assert all(weight.dtype == weight.grad.dtype == torch.float32 for weight in trained["bf16"].model.parameters())
+
+
 def test_an_epoch_goes_on_behind_the_batches_that_are_done(seen):
     whole, parts = Training(), Training()
     expected, saving = whole.epoch(FakeRun()).loss, FakeRun(save_is_due=True)

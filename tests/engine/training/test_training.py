@@ -178,7 +178,7 @@ def test_eval_zero_shot(tiny_world, tmp_path, capsys):
 
 ABLATIONS = ["--no_backgrounds", "--no_gcn", "--no_masked_globals", "--logits local", "--logits global",
              "--adjacency identity", "--adjacency learned", "--frozen_kernel", "--k 1", "--mask_share 0.5",
-             "--mask_mode token", "--precision bf16", "--patch_dtype int8",
+             "--mask_mode token", "--precision bf16", "--patch_dtype int8", "--step_precision bf16",
              "--mask_threshold 0.3", "--attention_layer 0", "--gamma 0.9", "--loss asymmetric", "--loss ranking",
              "--labels hard", "--labels votes", "--labels fused", "--no_reso", "--edge_threshold 0.5",
              "--normalisation symmetric",
