@@ -93,7 +93,8 @@ class Tokenizer:
 
 def clean(text: str) -> str:
     """Mend mis-decoded Unicode, resolve HTML entities (twice: &amp;amp;), collapse white space, lower the case."""
-    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    if not (text.isascii() and text.isprintable() and "&" not in text):  # there is nothing to mend, and ftfy is slow
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return regex.sub(r"\s+", " ", text.strip()).strip().lower()
 
 

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from clip.model import CLIP, Architecture
+from datasets.captions import filter_captions
 from datasets.registry import get_dataset
 
 # Coverage counts nothing in forked processes, and its tracing would take them half of their time.
@@ -39,6 +40,14 @@ def shared_data() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("the development data is not beside this checkout")
     return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def voc2007_labels(shared_data, tmp_path_factory) -> Path:
+    """A caption root with the labels of the authors' captions, which take seconds to make; not to be written to."""
+    root = tmp_path_factory.mktemp("voc2007_labels")
+    filter_captions(get_dataset("voc2007"), shared_data / "caption", root)
+    return root
 
 
 class TinyWorld(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
@@ -88,7 +89,7 @@ class RunGroup:
     runs: Tuple[FinishedRun, ...]
     """In the order of their seeds, each seed once."""
 
-    @property
+    @cached_property
     def off_defaults(self) -> Dict[str, Any]:
         """The flags that are not at the defaults of the method, less those that its title says."""
         if self.method not in TRAINED_METHODS or not self.runs[0].result["epochs"]:

@@ -102,8 +102,11 @@ def headline_groups(groups: Sequence[RunGroup]) -> List[RunGroup]:
     buckets: Dict[Tuple[Experiment, str], List[RunGroup]] = {}
     for group in groups:
         buckets.setdefault((group.experiment, group.title), []).append(group)
-    return [group for bucket in buckets.values() for group in bucket
-            if len(group.off_defaults) == min(len(other.off_defaults) for other in bucket)]
+    headline = []
+    for bucket in buckets.values():
+        fewest = min(len(group.off_defaults) for group in bucket)
+        headline += [group for group in bucket if len(group.off_defaults) == fewest]
+    return headline
 
 
 def seeds_note(groups: Sequence[RunGroup]) -> str:

@@ -11,12 +11,13 @@ from typing import Callable
 
 import ftfy
 import pytest
+import regex
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import clip
-from clip.tokenizer import default_tokenizer
+from clip.tokenizer import clean, default_tokenizer
 
 Encode = Callable[[str], "list[int]"]
 
@@ -101,6 +102,13 @@ def test_a_thousand_strings_have_the_same_ids(reference: Encode) -> None:
 @given(text=st.text(max_size=60))
 def test_any_text_has_the_ids_of_openai(lavis: Encode, text: str) -> None:
     assert default_tokenizer().encode(text) == lavis(text)
+
+
+@settings(deadline=None, max_examples=300)
+@given(text=st.text(st.characters(codec="ascii"), max_size=60))
+def test_plain_text_is_as_ftfy_would_leave_it(text: str) -> None:
+    mended = html.unescape(html.unescape(ftfy.fix_text(text)))
+    assert clean(text) == regex.sub(r"\s+", " ", mended.strip()).strip().lower()
 
 
 def test_known_ids() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Callable
 
 import torch
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from tqdm import tqdm
 
 
@@ -32,6 +33,17 @@ def start_forked(main: Callable[[], object], output: Path) -> ForkProcess:
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
     return process
+
+
+def launch_together(number: int, main: Callable[[], object], folder: Path) -> str:
+    """What so many processes print that `torchrun` starts, by its own launcher, but forked."""
+    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=number, start_method="fork", rdzv_backend="c10d",
+                          rdzv_endpoint="localhost:0", run_id="tests")  # as --standalone sets them
+    output = folder / "output.txt"
+    process = start_forked(lambda: elastic_launch(config, main)(), output)
+    process.join()
+    assert process.exitcode == 0, output.read_text()
+    return output.read_text()
 
 
 def run_together(number: int, main: Callable[[], object], folder: Path) -> str:

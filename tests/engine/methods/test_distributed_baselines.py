@@ -10,6 +10,7 @@ from typing import Dict, List
 import pytest
 import torch
 import torchvision
+from torchvision.models.resnet import BasicBlock, ResNet
 
 from engine.features import store_writer, stored_rows
 from engine.methods import tai_dpt_training
@@ -20,9 +21,14 @@ from tests.engine.training.test_training import run_script
 SHORT = ["--epochs", "2", "--warmup_epochs", "1", "--lr", "0.0001"]
 
 
+def small_resnet(**options: object) -> ResNet:
+    """Half as deep as the smallest of torchvision's."""
+    return ResNet(BasicBlock, [1, 1, 1, 1])
+
+
 def run_all(folder: Path, flags: List[str]) -> None:
     """Train and evaluate with a small ResNet and few texts, the chunks so small that both processes get some."""
-    torchvision.models.resnet101 = torchvision.models.resnet18
+    torchvision.models.resnet101 = small_resnet
     tai_dpt_training.template_texts = lambda word: [f"one {word}"]
     store_writer.CHUNK_ROWS = stored_rows.CHUNK_ROWS = 4
 
@@ -34,8 +40,8 @@ def run_all(folder: Path, flags: List[str]) -> None:
         str(folder / "resnet.pth"), *SHORT)
     run("train_voc07", "tai_dpt", "--method", "tai_dpt", "--epochs", "2")
     for method in ("clip", "tagclip", "cdul"):
-        run("eval", method, "--method", method)
-    run("eval", "live", "--method", "tagclip", "--no_feature_store")
+        run("eval", method, "--method", method, "--prompts", "single")
+    run("eval", "live", "--method", "tagclip", "--no_feature_store", "--prompts", "single")
     run_script("eval", "--checkpoint", folder / "resnet" / "checkpoint.pth")
 
 
@@ -51,7 +57,7 @@ def outputs(tiny_world, tmp_path_factory) -> Dict[int, Path]:
     for processes in (1, 2):
         folder = folders[processes] = tmp_path_factory.mktemp(f"processes_{processes}")
         torch.manual_seed(0)
-        torch.save(torchvision.models.resnet18().state_dict(), folder / "resnet.pth")
+        torch.save(small_resnet().state_dict(), folder / "resnet.pth")
         flags = list(tiny_world.flags)
         flags[flags.index("--feature_root") + 1] = str(folder / "features")
         flags[flags.index("--caption_root") + 1] = str(captions)

@@ -5,12 +5,12 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
-from typing import List
+from typing import Iterator, List
 
 import pytest
 
 from clip.model import Architecture
-from datasets.captions import filter_captions
+from datasets import plotting
 from datasets.captions.io import caption_paths
 from datasets.files import write_json
 from datasets.registry import get_dataset
@@ -19,6 +19,7 @@ from engine.paper import findings, speed
 from engine.paper import steps as steps_room
 from engine.paper.request import read_request
 from engine.paper.waypoints import expectations_table
+from engine.results import studies
 from tests.conftest import REPOSITORY, TinyWorld
 from tests.engine.training.test_training import run_script
 
@@ -59,7 +60,16 @@ def reproduce(world: TinyWorld, folder: Path, *flags: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(world, tmp_path_factory) -> Path:
+def small_outputs() -> Iterator[None]:
+    """Two variants stand for a study, and figures embed no fonts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(studies._LISTED, "components", studies.COMPONENTS[:2])
+        patch.setitem(plotting.STYLE, "pdf.use14corefonts", True)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(world, small_outputs, tmp_path_factory) -> Path:
     """All steps, after a stop in the middle."""
     folder = tmp_path_factory.mktemp("paper") / "paper"
     with pytest.MonkeyPatch.context() as patch:
@@ -183,9 +193,9 @@ def test_difficult_objects_are_told_by_the_name_of_the_split(world, tmp_path, mo
     assert finding.lines()[1].startswith("    likely: VOC's difficult objects")
 
 
-def test_real_captions_and_splits_are_as_expected(shared_data, tmp_path):
+def test_real_captions_and_splits_are_as_expected(shared_data, voc2007_labels, tmp_path):
     caption_root = tmp_path / "caption"
-    filter_captions(get_dataset("voc2007"), shared_data / "caption", caption_root)
+    shutil.copytree(voc2007_labels, caption_root)
     for path in caption_paths(shared_data / "caption", "voc2007"):
         shutil.copy(path, caption_root / "voc2007")
     lists = shared_data / "imageset" / "voc2007"

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from datasets import plotting
 from datasets.files import DataError
 from engine.evaluation.scores_file import load_scores
 from engine.process.signals import Stopped
@@ -194,7 +195,8 @@ def test_a_few_photos_are_shown_in_full(tiny_world, album, tmp_path, capsys):
         "tags_0.pdf", "tags_0.png", "tags_0_2.pdf", "tags_0_2.png"], "photos of one name do not overwrite each other"
 
 
-def test_many_photos_take_a_line_each(tiny_world, album, tmp_path, capsys):
+def test_many_photos_take_a_line_each(tiny_world, album, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(plotting.STYLE, "pdf.use14corefonts", True)  # embedding takes most of the time
     flags = ["--image", album, "--method", "clip", "--words", *WORDS, "--output_dir", tmp_path / "out"]
     tag(tiny_world, *flags)
     lines = capsys.readouterr().out.splitlines()

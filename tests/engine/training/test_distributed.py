@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 from typing import Dict, List
@@ -14,19 +13,10 @@ import torch
 from engine.features.feature_set import FeatureSet
 from engine.process import distributed
 from engine.process.distributed import World
-from tests.conftest import REPOSITORY
 from tests.engine.features.test_features import numbered_store
-from tests.engine.forked import run_together
+from tests.engine.forked import launch_together, run_together
 
 SHORT = ["--epochs", "4", "--reso_epoch", "3", "--batch_size", "8", "--epsilon", "0.15", "--encode_batch_size", "3"]
-
-
-def torchrun(*command) -> str:
-    """What a script prints in two processes, each with one thread."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run([*launcher, *map(str, command)], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def files(folder: Path, *patterns: str) -> Dict[str, bytes]:
@@ -72,7 +62,7 @@ def outputs(tiny_world, tmp_path_factory) -> Dict[int, Path]:
             sys.argv = list(map(str, [script, *flags]))
             runpy.run_path(str(script))
 
-        printed = torchrun(script, *flags) if processes == 2 else run_together(1, run, folder)
+        printed = launch_together(2, run, folder) if processes == 2 else run_together(1, run, folder)
         assert printed.count("everything is in") == 1, "only the main process prints"
         *lines, last = printed.splitlines()
         assert last == "alone"

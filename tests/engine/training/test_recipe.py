@@ -3,21 +3,19 @@ from __future__ import annotations
 
 import pytest
 
-from datasets.captions import filter_captions
 from datasets.files import DataError
-from datasets.registry import get_dataset
 from engine.training.run import Run
 from tests.engine.training.test_training import assert_same_weights, log, run_script
 
 
-def test_plus_runs_on_real_photos_and_goes_on_after_a_stop(shared_data, tiny_world, tmp_path, monkeypatch):
-    filter_captions(get_dataset("voc2007"), shared_data / "caption", tmp_path / "caption")
+def test_plus_runs_on_real_photos_and_goes_on_after_a_stop(shared_data, voc2007_labels, tiny_world, tmp_path,
+                                                           monkeypatch):
     photos, command = shared_data / "voc2007_photos", ["--recipe", "plus", "--labels", "fused", "--epochs", 3]
     for part, split in (("train", "trainval"), ("val", "test")):
         lines = (photos / f"{split}_cls.txt").read_text().splitlines()[:24]
         (tmp_path / f"{part}.txt").write_text("\n".join(lines) + "\n")
         command += [f"--{part}_img_root", photos / "JPEGImages", f"--{part}_split_file", tmp_path / f"{part}.txt"]
-    command += ["--caption_root", tmp_path / "caption", "--model_path", tiny_world.path("--model_path"),
+    command += ["--caption_root", voc2007_labels, "--model_path", tiny_world.path("--model_path"),
                 "--feature_root", tmp_path / "features", "--num_workers", 0, "--device", "cpu", "--output_dir"]
     run_script("train_voc07", *command, tmp_path / "whole")
     finish_epoch = Run.finish_epoch
