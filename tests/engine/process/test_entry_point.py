@@ -146,7 +146,7 @@ def test_originals_with_other_lists_or_without_boxes(tmp_path):
 
 
 def test_a_start_does_not_wait_for_what_comes_late():
-    """scikit-learn and scipy.stats take a second to import; evaluation, other encoders and tables need them."""
+    """scikit-learn and scipy.stats take a second to import; fused labels, other encoders and tables need them."""
     script = ("import sys, train_nus, eval; late = {'sklearn', 'pandas', 'scipy.stats', 'scipy.optimize'} & "
               "set(sys.modules); assert not late, late")
     subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True)

@@ -90,7 +90,8 @@ def test_same_seed_gives_the_same_run(tiny_world, finished, tmp_path):
     assert log(other) != log(finished)
 
 
-@pytest.mark.parametrize("flags", [[], ["--labels", "fused", "--zoom", 2], ["--recipe", "plus", "--reso"]])
+@pytest.mark.parametrize("flags", [[], ["--labels", "fused", "--zoom", 2],
+                                   ["--recipe", "plus", "--reso", "--resolution", 64]])  # of its 192
 def test_true_labels_of_training_images_change_nothing(tiny_world, finished, tmp_path, flags):
     lines = tiny_world.path("--train_split_file").read_text().splitlines()
     shuffled = [f"{line.split()[0]} {' '.join(other.split()[1:])}" for line, other in zip(lines, lines[1:] + lines[:1])]
