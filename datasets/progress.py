@@ -20,7 +20,7 @@ _LOGGER = "bac_gcn"
 DELAY = 1.0
 """Seconds of work before a bar shows."""
 
-FILE_SECONDS = 10.0
+FILE_SECONDS = 8.0
 """Between two states of a bar that goes to a file or a pipe, which keeps all of them."""
 
 
@@ -86,7 +86,7 @@ def bar(what: str, unit: str, total: int, done: int = 0, over: Optional[Iterable
     """
     terminal = sys.stderr.isatty()
     return _Bar(over, what, total, keep, unit=unit, initial=done, delay=DELAY, dynamic_ncols=terminal,
-                mininterval=0.1 if terminal else FILE_SECONDS, disable=is_quiet())
+                mininterval=0.1 if terminal else FILE_SECONDS, miniters=1, disable=is_quiet())
 
 
 def say_beside_bar(line: str) -> None:
