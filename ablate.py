@@ -10,9 +10,9 @@
 Flags that are not its own go to every run. The same command again skips the runs that are finished and goes on with
 the one that was stopped; a study may grow by seeds or by the other study later.
 
-With --select the variants of the study or of the grid are ranked without a true label, by pseudo_mAP on training images
-that are held out (--val_share, 0.1 if not given), the better half trained on each time. The flags of the first one are
-left in chosen.json, for --config of the train script.
+With --select the variants of the study or of the grid are ranked without a true label, by the mean of pseudo_mAP and
+pseudo_AP on training images that are held out (--val_share, 0.1 if not given), the better half trained on each time.
+The flags of the first one are left in chosen.json, for --config of the train script.
 """
 from __future__ import annotations
 
@@ -34,7 +34,16 @@ from engine.command_line.unread_flags import drop_unread_tiles, why_unread
 from engine.process.entry_point import run_main
 from engine.results.finished_runs import changed_flags, format_flags, read_run, settings_of
 from engine.results.paper_tables import TABLE_OF_STUDY, write_table
-from engine.results.selection import budgets, halve, measured, read_grid, selection_table, write_chosen
+from engine.results.selection import (
+    budgets,
+    common_criterion,
+    halve,
+    measured,
+    read_grid,
+    selection_score,
+    selection_table,
+    write_chosen,
+)
 from engine.results.studies import REFERENCE, STUDIES, Variant, variants
 from engine.training.run import Run
 from engine.training.same_run import DATA_FLAGS
@@ -142,7 +151,7 @@ def with_flags(base: argparse.Namespace, variant: Variant, seed: int, folder: Pa
 
 def select(base: argparse.Namespace, candidates: Sequence[Variant], seeds: int, output_dir: Path,
            train: Callable[[argparse.Namespace], Run]) -> str:
-    """Rank variants by pseudo_mAP with successive halving, leave the first one's flags, and say so.
+    """Rank variants by their held-out images with successive halving, leave the first one's flags, and say so.
 
     Args:
         base: flags of every run; `--epochs` are those of the last round.
@@ -151,25 +160,34 @@ def select(base: argparse.Namespace, candidates: Sequence[Variant], seeds: int, 
         output_dir: gets VARIANT/seed_N and chosen.json. What is trained already is read, not trained again.
         train: `main` of the train script.
     """
-    rounds = budgets(base.epochs, len(candidates))
+    rounds, all_seeds = budgets(base.epochs, len(candidates)), range(base.seed, base.seed + seeds)
 
-    def score(variant: Variant, epochs: int) -> float:
-        return mean(run_score(variant, epochs, seed) for seed in range(base.seed, base.seed + seeds))
-
-    def run_score(variant: Variant, epochs: int, seed: int) -> float:
+    def run_flags(variant: Variant, epochs: int, seed: int) -> argparse.Namespace:
         folder = output_dir / variant.name / f"seed_{seed}"
         args = with_flags(base, variant, seed, folder, epochs=epochs)
         if args.lr_schedule != "constant":  # with fewer epochs it is another schedule: such a run cannot go on
             args.output_dir = str(folder / f"{epochs}_epochs")
+        return args
+
+    def score(variant: Variant, epochs: int) -> float:
+        return mean(run_score(variant, epochs, seed) for seed in all_seeds)
+
+    def run_score(variant: Variant, epochs: int, seed: int) -> float:
+        args = run_flags(variant, epochs, seed)
         if epochs not in measured(args.output_dir, vars(args)):
             say(f"\n{variant.title}, seed {seed}, {counted(epochs, 'epoch')}, in {args.output_dir}")
             train(args)
-        return measured(args.output_dir, vars(args))[epochs]
+        return selection_score(measured(args.output_dir, vars(args))[epochs], criterion)
 
+    # By what is there before anything is trained: all rounds and variants are compared by the same.
+    runs = {args.output_dir: vars(args) for args in (
+        run_flags(variant, epochs, seed) for variant in candidates for epochs in rounds for seed in all_seeds)}
+    criterion = common_criterion(record for folder, settings in runs.items()
+                                 for epoch, record in measured(folder, settings).items() if epoch in rounds)
     ranking = halve(candidates, rounds, score)
     best = ranking[0].variant
     chosen = write_chosen(output_dir, vars(with_flags(base, best, base.seed, output_dir)))
-    table = selection_table(ranking, rounds, seeds).to_markdown()
+    table = selection_table(ranking, rounds, seeds, criterion).to_markdown()
     return (f"{table}\nchosen: {format_flags(best.flags) or best.title}\n"
             f"{train_script(base.dataset)} --config {chosen} trains with it")
 

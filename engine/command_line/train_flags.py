@@ -67,8 +67,9 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
                        help="where the numbers of every epoch go beside log.txt (default: tensorboard)")
     group.add_argument("--seed", type=natural, default=0, help="of the weights at the start and the order of images")
     group.add_argument("--val_share", type=share, metavar="SHARE",
-                       help="keep this share of the training images out: their pseudo-labels make pseudo_mAP, which "
-                            "chooses best.pth and compares runs without a true label (see docs/recipes.md)")
+                       help="keep this share of the training images out: their pseudo-labels make pseudo_mAP and "
+                            "pseudo_AP, whose mean chooses best.pth and compares runs without a true label (see "
+                            "docs/recipes.md)")
 
     group = parser.add_argument_group("optimisation")
     group.add_argument("--epochs", type=count, default=16, help="passes over the training images")

@@ -20,10 +20,10 @@ from models.bac_gcn import BACGCN
 
 REFERENCE_LABELS = "scores"
 """The kind of labels that held-out images have whatever `--labels` a run trains on: better labels make a higher
-pseudo_mAP by themselves, so runs are compared by the same ones."""
+pseudo_mAP and pseudo_AP by themselves, so runs are compared by the same ones."""
 
 POSITIVE = 0.5
-"""A class with this reference label is a positive of pseudo_mAP."""
+"""A class with this reference label is a positive of pseudo_mAP and pseudo_AP."""
 
 
 class Halves(NamedTuple):
@@ -73,12 +73,21 @@ def hold_out(data: FeatureSet, args: argparse.Namespace, spec: DatasetSpec) -> H
 
 def held_out_metrics(model: BACGCN, held_out: Optional[FeatureSet], args: argparse.Namespace,
                      device: torch.device) -> Dict[str, float]:
-    """pseudo_mAP in percent and pseudo_loss of the held-out images against their reference labels; {} without any."""
+    """How the held-out images fare against their reference labels; {} without any.
+
+    Returns:
+        pseudo_mAP: mean of the classes' AP, in percent.
+        pseudo_AP: one AP over all (image, class) pairs, in percent. Few images a class make a noisy mean, the pairs of
+            all classes are many; their logits share one scale, as the biases start at the labels' log-odds.
+        pseudo_loss: cross-entropy.
+    """
     if held_out is None:
         return {}
     labels = held_out.targets
     logits = predict(model, held_out, args, device)[:, :labels.shape[1]]
-    pseudo_map = mean_ap(average_precision(logits, labels >= POSITIVE))
+    positives = labels >= POSITIVE
+    pseudo_map = mean_ap(average_precision(logits, positives))
     assert pseudo_map is not None, "hold_out found a positive"
     return {"pseudo_mAP": pseudo_map,
+            "pseudo_AP": float(average_precision(logits.reshape(-1, 1), positives.reshape(-1, 1))[0]),
             "pseudo_loss": float(F.binary_cross_entropy_with_logits(logits, labels))}

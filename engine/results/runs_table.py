@@ -1,4 +1,5 @@
-"""One table of any set of runs, and how far pseudo_mAP can be trusted to rank them; F1 of all methods."""
+"""One table of any set of runs, and how far what chooses without labels can be trusted to rank them; F1 of all
+methods."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,9 +9,10 @@ from datasets.files import counted
 from datasets.registry import DATASETS
 from engine.command_line.method_flags import METHODS
 from engine.results.finished_runs import F1_MEASURES, Collection, Experiment, RunGroup, format_flags
+from engine.results.selection import CRITERION, common_criterion, criterion_title, selection_score
 from engine.results.tables import NOTHING, Cell, Number, Table
 
-MEASURES = {"mAP": "last_mAP", "pseudo_mAP": "pseudo_mAP", **F1_MEASURES}
+MEASURES = {"mAP": "last_mAP", **{name: name for name in CRITERION}, **F1_MEASURES}
 """Columns with numbers, and their entries of result.json."""
 
 F1_NOTE = ("OF1 and CF1: of tags at one threshold a run, found without true labels by one rule for all methods. A run "
@@ -60,21 +62,26 @@ def _row_order(group: RunGroup) -> Tuple[bool, int, str]:
 
 
 def _trust(groups: Sequence[RunGroup]) -> List[str]:
-    """How pseudo_mAP ranks the rows of each dataset, where enough of them held images out."""
-    of_dataset: Dict[Tuple[str, str], List[Tuple[float, float]]] = {}
+    """How what chooses without labels ranks the rows of each dataset, where enough of them held images out."""
+    of_dataset: Dict[Tuple[str, str], List[RunGroup]] = {}
     for group in groups:
         if group.statistic("pseudo_mAP") is not None:
-            of_dataset.setdefault((group.experiment.dataset, group.experiment.split), []).append(
-                (_mean(group, "pseudo_mAP"), _mean(group, "last_mAP")))
+            of_dataset.setdefault((group.experiment.dataset, group.experiment.split), []).append(group)
     notes = []
-    for place, pairs in of_dataset.items():
-        if len(pairs) >= FEWEST:
+    for place, held_out in of_dataset.items():
+        if len(held_out) >= FEWEST:
             from scipy.stats import spearmanr  # slow to import, and most commands make no such table
 
+            records = [{name: _mean(group, name) for name in CRITERION if group.statistic(name)} for group in held_out]
+            criterion = common_criterion(records)
+            pairs = [(selection_score(record, criterion), _mean(group, "last_mAP"))
+                     for record, group in zip(records, held_out)]
             lost = max(true for _, true in pairs) - max(pairs)[1]
-            notes.append(f"{dataset_title(*place)}: over the {counted(len(pairs), 'row')} with a pseudo_mAP its rank "
-                         f"correlation with the mAP is {spearmanr(*zip(*pairs)).statistic:.2f}; the row that it would "
-                         f"choose is {lost:.2f} mAP below the best.")
+            without = "" if criterion == CRITERION else " (not all of them have a pseudo_AP)"
+            notes.append(f"{dataset_title(*place)}: over the {counted(len(pairs), 'row')} with held-out images the "
+                         f"rank correlation of {criterion_title(criterion)}{without} with the mAP is "
+                         f"{spearmanr(*zip(*pairs)).statistic:.2f}; the row that it would choose is {lost:.2f} mAP "
+                         "below the best.")
     return notes
 
 

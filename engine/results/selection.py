@@ -1,4 +1,4 @@
-"""Choosing a variant without a true label: a grid of flags, and successive halving by pseudo_mAP."""
+"""Choosing without a true label: the criterion, a grid of flags, and successive halving."""
 from __future__ import annotations
 
 import argparse
@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple
 
 from datasets.files import DataError, PathLike, counted, read_json, write_json
 from engine.command_line.older_runs import complete_flags
@@ -15,6 +15,31 @@ from engine.results.studies import Variant
 from engine.results.tables import NOTHING, Cell, Table
 
 CHOSEN = "chosen.json"
+
+CRITERION = ("pseudo_mAP", "pseudo_AP")
+"""Entries of an epoch's record and of result.json whose mean compares epochs, runs and variants: together they rank
+variants closer to the true mAP than pseudo_mAP does alone (docs/recipes.md)."""
+
+
+def common_criterion(records: Iterable[Mapping[str, Any]]) -> Tuple[str, ...]:
+    """The entries to compare these records by: pseudo_mAP alone where one of them is from before pseudo_AP, since
+    scores of two kinds cannot be compared."""
+    return CRITERION if all(record.get("pseudo_AP") is not None for record in records) else ("pseudo_mAP",)
+
+
+def selection_score(record: Mapping[str, Any], criterion: Sequence[str]) -> float:
+    """What a record of held-out images is compared by, in percent; higher is better.
+
+    Args:
+        record: of an epoch, a result.json, or means over seeds.
+        criterion: `common_criterion` of all that are compared.
+    """
+    return sum(record[name] for name in criterion) / len(criterion)
+
+
+def criterion_title(criterion: Sequence[str]) -> str:
+    """The criterion within a sentence."""
+    return criterion[0] if len(criterion) == 1 else f"the mean of {' and '.join(criterion)}"
 
 
 def read_grid(parser: argparse.ArgumentParser, words: Sequence[str]) -> List[Variant]:
@@ -53,7 +78,7 @@ class Ranked(NamedTuple):
 
     variant: Variant
     scores: Tuple[float, ...]
-    """Mean pseudo_mAP after each round that it took part in."""
+    """Mean `selection_score` of its seeds after each round that it took part in."""
 
 
 def halve(variants: Sequence[Variant], rounds: Sequence[int], score: Callable[[Variant, int], float]) -> List[Ranked]:
@@ -76,8 +101,8 @@ def halve(variants: Sequence[Variant], rounds: Sequence[int], score: Callable[[V
     return ranking
 
 
-def measured(folder: PathLike, settings: Dict[str, Any]) -> Dict[int, float]:
-    """pseudo_mAP by epoch of the run in a folder; {} where none has begun.
+def measured(folder: PathLike, settings: Dict[str, Any]) -> Dict[int, Dict[str, float]]:
+    """The lines of log.txt by epoch, of the run in a folder, that tell of held-out images; {} where none has begun.
 
     Args:
         folder: output folder of a run.
@@ -94,19 +119,20 @@ def measured(folder: PathLike, settings: Dict[str, Any]) -> Dict[int, float]:
     if changed:
         raise DataError(f"{folder}: made without {format_flags(changed)}; choose another --output_dir, or delete it")
     records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    return {record["epoch"]: record["pseudo_mAP"] for record in records if "pseudo_mAP" in record}
+    return {record["epoch"]: record for record in records if "pseudo_mAP" in record}
 
 
-def selection_table(ranking: Sequence[Ranked], rounds: Sequence[int], seeds: int) -> Table:
+def selection_table(ranking: Sequence[Ranked], rounds: Sequence[int], seeds: int, criterion: Sequence[str]) -> Table:
     """The ranking; no true label was read for it, and the test images took no part."""
     rows: List[Tuple[Cell, ...]] = [
         (str(place), ranked.variant.title, format_flags(ranked.variant.flags) or NOTHING,
          *(f"{score:.2f}" for score in ranked.scores), *[NOTHING] * (len(rounds) - len(ranked.scores)))
         for place, ranked in enumerate(ranking, start=1)]
     header = ("rank", "variant", "flags", *(f"after {counted(epochs, 'epoch')}" for epochs in rounds))
-    return Table("Variants by pseudo_mAP in percent", header, rows, (
+    return Table(f"Variants by {criterion_title(criterion)} in percent", header, rows, (
         f"{seeds} seed{'s' * (seeds > 1)} each, on training images that were held out, against their caption scores; "
-        "the better half of a column goes on to the next.",))
+        "the better half of a column goes on to the next.",
+        *["A run that was there before has no pseudo_AP, so all are compared without."] * (criterion != CRITERION)))
 
 
 def write_chosen(folder: PathLike, settings: Dict[str, Any]) -> Path:

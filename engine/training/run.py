@@ -20,6 +20,7 @@ from engine.process.distributed import barrier, from_main, is_main
 from engine.process.folder_lock import FolderLock, hold_folder
 from engine.process.metric_loggers import FOLDERS, LOGGERS, MetricLogger, Nowhere
 from engine.process.stopwatch import describe_timing
+from engine.results.selection import CRITERION, common_criterion, selection_score
 from engine.results.tables import results_table
 from engine.training.checkpoint import Progress, load_checkpoint, load_optimizer, load_weights
 from engine.training.crops import CROP_FEATURES
@@ -195,8 +196,8 @@ class Run:
 
     @property
     def best(self) -> Dict[str, float]:
-        """The epoch with the highest pseudo_mAP on held-out images or, without `--val_share`, the highest test mAP; the
-        first of them if several share it. Without either the last."""
+        """The epoch with the highest `selection_score` on held-out images or, without `--val_share`, the highest test
+        mAP; the first of them if several share it. Without either the last."""
         return _best_epoch(self.history)
 
     @property
@@ -236,7 +237,7 @@ class Run:
         if is_main():
             self._write_log({**record, **timing})
             self.logger.log(len(self.history), {**record, **timing})
-        measured = "".join(f"{name} {record[name]:.2f}  " for name in ("mAP", "pseudo_mAP") if name in record)
+        measured = "".join(f"{name} {record[name]:.2f}  " for name in ("mAP", *CRITERION) if name in record)
         say(f"epoch {record['epoch']:2d}  loss {record['loss']:.4f}  {measured}{describe_timing(timing)}")
 
     def finish(self, spec: DatasetSpec, zero_shot: Optional[float], zoomed: Optional[float] = None,
@@ -256,7 +257,7 @@ class Run:
                   "seed": self.args["seed"], "epochs": last["epoch"], "last_mAP": last.get("mAP"),
                   "last_OF1": last.get("OF1"), "last_CF1": last.get("CF1"), "threshold": last.get("threshold"),
                   "best_mAP": self.best.get("mAP"), "best_epoch": self.best["epoch"],
-                  "pseudo_mAP": last.get("pseudo_mAP"), "zero_shot_mAP": zero_shot,
+                  **{name: last.get(name) for name in CRITERION}, "zero_shot_mAP": zero_shot,
                   "zero_shot_title": untrained_title(self.args.get("encoder", "clip")), "zoom_mAP": zoomed,
                   "zoom": self.args.get("zoom")}
         self.result = result
@@ -287,4 +288,7 @@ class Run:
 
 
 def _best_epoch(history: Sequence[Dict[str, float]]) -> Dict[str, Any]:
-    return max(history, key=lambda record: record.get("pseudo_mAP", record.get("mAP", record["epoch"])))
+    if "pseudo_mAP" in history[0]:
+        criterion = common_criterion(history)
+        return max(history, key=lambda record: selection_score(record, criterion))
+    return max(history, key=lambda record: record.get("mAP", record["epoch"]))

@@ -1,13 +1,16 @@
 """Runs with --val_share and with what goes beyond the paper: no true label is read, and evaluation sees the same."""
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from engine.evaluation.held_out import held_out_rows
+from engine.evaluation import held_out as held_out_module
+from engine.evaluation.held_out import held_out_metrics, held_out_rows
 from tests.engine.training.test_training import assert_same_weights, log, run_script, train
 
 BEYOND = ["--epochs", "3", "--reso_epoch", "2", "--val_share", "0.3", "--kernel_start", "both", "--resolution", "32",
@@ -30,12 +33,41 @@ def test_held_out_images_depend_on_their_ids_alone():
 def test_run_says_how_held_out_images_fare(run):
     records = log(run)
     assert records[0]["images"] == 14 and records[1]["images"] > 14
-    assert all(record["pseudo_loss"] > 0 and 0 < record["pseudo_mAP"] <= 100 for record in records)
+    assert all(record["pseudo_loss"] > 0 and 0 < record[name] <= 100 for record in records
+               for name in ("pseudo_mAP", "pseudo_AP"))
     result = json.loads((run / "result.json").read_text())
-    assert result["pseudo_mAP"] == records[-1]["pseudo_mAP"]
-    best = max(records, key=lambda record: record["pseudo_mAP"])
+    assert all(result[name] == records[-1][name] for name in ("pseudo_mAP", "pseudo_AP"))
+    best = max(records, key=lambda record: (record["pseudo_mAP"] + record["pseudo_AP"]) / 2)
     assert (result["best_epoch"], result["best_mAP"]) == (best["epoch"], best["mAP"])
     assert torch.load(run / "best.pth", weights_only=True)["epoch"] == best["epoch"]
+
+
+def test_pseudo_ap_pools_the_pairs_of_all_classes(monkeypatch):
+    """Both classes rank their two images right; between the positives stands the other class's negative."""
+    logits = torch.tensor([[2.0, -1.0, 9.0], [1.0, -3.0, 9.0]])  # the last is a background's
+    monkeypatch.setattr(held_out_module, "predict", lambda *_: logits)
+    images = SimpleNamespace(targets=torch.tensor([[0.9, 0.5], [0.4, 0.0]]))
+    metrics = held_out_metrics(SimpleNamespace(), images, argparse.Namespace(), torch.device("cpu"))
+    assert metrics["pseudo_mAP"] == 100
+    assert metrics["pseudo_AP"] == pytest.approx(100 * (1 + 2 / 3) / 2)
+
+
+def test_a_run_from_before_pseudo_ap_goes_on(tiny_world, run, tmp_path):
+    """Its epochs are compared by pseudo_mAP, which all of them have."""
+    folder = train(tiny_world, tmp_path / "run", *BEYOND[2:], "--epochs", 1)
+    checkpoint = torch.load(folder / "checkpoint.pth", weights_only=True)
+    record, = checkpoint["history"]
+    del record["pseudo_AP"]
+    record["pseudo_mAP"] = 100.0
+    for name in ("checkpoint.pth", "best.pth"):
+        torch.save(checkpoint, folder / name)
+    (folder / "log.txt").write_text(json.dumps(record) + "\n")
+    train(tiny_world, folder, *BEYOND)
+    assert ["pseudo_AP" in line for line in log(folder)] == [False, True, True]
+    assert log(folder)[1:] == log(run)[1:]
+    assert torch.load(folder / "best.pth", weights_only=True)["epoch"] == 1
+    result = json.loads((folder / "result.json").read_text())
+    assert result["best_epoch"] == 1 and result["pseudo_AP"] == log(run)[-1]["pseudo_AP"]
 
 
 def test_true_labels_of_training_images_change_nothing_beyond_the_paper(tiny_world, run, tmp_path):

@@ -12,8 +12,9 @@ from engine.command_line.train_flags import get_args_parser, parse_args
 from engine.results.finished_runs import collect_runs
 from engine.results.paper_tables import ablation_table, main_table
 from engine.results.runs_table import runs_table
-from engine.results.selection import budgets, halve, read_grid
+from engine.results.selection import CRITERION, budgets, common_criterion, halve, read_grid, selection_score
 from engine.results.studies import Variant
+from engine.training.run import _best_epoch
 from tests.engine.results.test_tables import leave_run, rows_of
 
 
@@ -53,17 +54,63 @@ def test_selection_trains_ranks_and_leaves_a_config(tiny_world, tmp_path, capsys
                "2", "--val_share", "0.4", *tiny_world.flags[2:]]
     ablate.main(command)
     printed = capsys.readouterr().out
-    logs = {lr: [json.loads(line)["pseudo_mAP"] for line in
+    logs = {lr: [selection_score(json.loads(line), CRITERION) for line in
                  (tmp_path / f"lr_{lr}" / "seed_0" / "log.txt").read_text().splitlines()] for lr in (1e-9, 1e-2)}
     best = max(logs, key=lambda lr: logs[lr][0])
     assert sorted(map(len, logs.values())) == [1, 2] and len(logs[best]) == 2, "the better half went on"
     assert f"chosen: --lr {best}" in printed and "1 seed each" in printed
+    assert "Variants by the mean of pseudo_mAP and pseudo_AP in percent" in printed
+    assert all(f"{score:.2f}" in printed for score in (*logs[best], logs[min(logs, key=lambda lr: logs[lr][0])][0]))
     args = parse_args(get_args_parser("voc2007", None), ["--config", str(tmp_path / "chosen.json")])
     assert args.lr == best and args.val_share is None and args.epochs == 2
     ablate.main(command)
     assert "epoch" not in capsys.readouterr().out.split("**Variants")[0], "nothing is trained again"
     with pytest.raises(DataError, match="made without --k 2"):
         ablate.main([*command, "--k", "2"])
+
+
+def test_the_score_is_the_mean_of_both_unless_one_is_from_before():
+    both, before = {"pseudo_mAP": 60.0, "pseudo_AP": 70.0}, {"pseudo_mAP": 64.0}
+    assert selection_score(both, common_criterion([both, both])) == 65
+    for older in (before, {**before, "pseudo_AP": None}):
+        criterion = common_criterion([both, older])
+        assert [selection_score(record, criterion) for record in (both, older)] == [60, 64]
+
+
+def test_the_best_epoch_is_that_of_the_highest_score():
+    history = [{"epoch": 1, "mAP": 9.0, "pseudo_mAP": 60.0, "pseudo_AP": 50.0},
+               {"epoch": 2, "mAP": 8.0, "pseudo_mAP": 59.0, "pseudo_AP": 55.0},
+               {"epoch": 3, "mAP": 7.0, "pseudo_mAP": 58.0, "pseudo_AP": 56.0}]
+    assert _best_epoch(history)["epoch"] == 2, "of equal ones the first"
+    older = [{name: value for name, value in history[0].items() if name != "pseudo_AP"}, *history[1:]]
+    assert _best_epoch(older)["epoch"] == 1, "by pseudo_mAP alone"
+    assert _best_epoch([{"epoch": 1, "mAP": 9.0}, {"epoch": 2, "mAP": 8.0}])["epoch"] == 1
+    assert _best_epoch([{"epoch": 1}, {"epoch": 2}])["epoch"] == 2
+
+
+@pytest.mark.parametrize("from_before, chosen, title", [
+    (False, "--k 4", "the mean of pseudo_mAP and pseudo_AP"), (True, "--k 2", "pseudo_mAP")])
+def test_selection_goes_on_from_logs_without_pseudo_ap(tmp_path, from_before, chosen, title):
+    """The first is better by pseudo_mAP, the second by the mean; only the second's second seed is from before."""
+    base = ablate.base_flags("voc2007", ["--epochs", "2", "--val_share", "0.1"])
+    candidates = read_grid(get_args_parser("voc2007", None), ["k=2,4"])
+    for variant, scores in zip(candidates, ((60.0, 50.0), (58.0, 56.0))):
+        for seed in (0, 1):
+            folder = tmp_path / variant.name / f"seed_{seed}"
+            folder.mkdir(parents=True)
+            args = ablate.with_flags(base, variant, seed, folder)
+            (folder / "config.json").write_text(json.dumps({"args": vars(args)}))
+            names = CRITERION[:1] if from_before and variant.name == "k_4" and seed == 1 else CRITERION
+            (folder / "log.txt").write_text("".join(
+                json.dumps({"epoch": epoch, **dict(zip(names, scores))}) + "\n" for epoch in (1, 2)))
+
+    def train(args):
+        raise AssertionError("all of them are there")
+
+    said = ablate.select(base, candidates, 2, tmp_path, train)
+    assert f"Variants by {title} in percent" in said and ("no pseudo_AP" in said) == from_before
+    first = next(line for line in said.splitlines() if line.startswith("|    1 |"))
+    assert chosen in first and ("60.00" if from_before else "57.00") in first
 
 
 def test_selection_reads_no_true_label_of_a_training_image(tiny_world, tmp_path):
@@ -74,20 +121,28 @@ def test_selection_reads_no_true_label_of_a_training_image(tiny_world, tmp_path)
         folder = tmp_path / str(len(more))
         ablate.main(["--dataset", "voc2007", "--select", "--grid", "lr=1e-2", "--output_dir", str(folder), "--epochs",
                      "1", "--val_share", "0.4", *tiny_world.flags[2:], *more])
-        scores.append(json.loads((folder / "lr_0.01" / "seed_0" / "log.txt").read_text())["pseudo_mAP"])
+        record = json.loads((folder / "lr_0.01" / "seed_0" / "log.txt").read_text())
+        scores.append([record[name] for name in CRITERION])
     assert scores[0] == scores[1]
 
 
-def test_table_of_runs_says_how_far_pseudo_map_ranks_them(tmp_path):
-    for number, (pseudo, true) in enumerate([(60.0, 70.0), (61.0, 72.0), (62.0, 71.0), (65.0, 74.5), (66.0, 74.0)]):
-        folder = leave_run(tmp_path / str(number), true, k=number + 1, val_share=0.1)
-        result = json.loads((folder / "result.json").read_text())
-        (folder / "result.json").write_text(json.dumps({**result, "pseudo_mAP": pseudo}))
+@pytest.mark.parametrize("pooled, note", [
+    ((50.0, 55.0, 50.0, 60.0, 58.0), "the mean of pseudo_mAP and pseudo_AP with the mAP is 1.00; the row that it would "
+     "choose is 0.00 mAP below"),
+    ((50.0, 55.0, None, 60.0, 58.0), "pseudo_mAP (not all of them have a pseudo_AP) with the mAP is 0.80; the row that "
+     "it would choose is 0.50 mAP below")])
+def test_table_of_runs_says_how_far_the_score_ranks_them(tmp_path, pooled, note):
+    """Where a row is from before pseudo_AP, all are ranked by pseudo_mAP."""
+    pairs = [(60.0, 70.0), (61.0, 72.0), (62.0, 71.0), (65.0, 74.5), (66.0, 74.0)]
+    for number, ((pseudo, true), ap) in enumerate(zip(pairs, pooled)):
+        leave_run(tmp_path / str(number), true, k=number + 1, val_share=0.1, tags={
+            "pseudo_mAP": pseudo, **({} if ap is None else {"pseudo_AP": ap})})
     leave_run(tmp_path / "without", 99.0)
     table = runs_table(collect_runs([tmp_path]))
     assert [str(row[4]) for row in table.rows] == ["99.00", "74.50", "74.00", "72.00", "71.00", "70.00"]
     assert [str(row[5]) for row in table.rows][:2] == ["-", "65.00"]
-    assert "rank correlation with the mAP is 0.80" in table.notes[0] and "0.50 mAP below" in table.notes[0]
+    assert [str(row[6]) for row in table.rows][:2] == ["-", "60.00"]
+    assert f"over the 5 rows with held-out images the rank correlation of {note}" in table.notes[0]
 
 
 def test_recipes_are_never_in_one_row(tmp_path):

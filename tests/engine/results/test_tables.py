@@ -315,8 +315,8 @@ def test_tags_of_all_methods_are_compared_at_the_threshold_of_one_rule(tmp_path)
         "BAC-GCN": ["ViT-B-16.pt", "61.0 ± 1.4", "50.0", "40.0", "30.0"]}
     assert list(rows_of(table))[-1] == "BAC-GCN" and "one rule for all methods" in table.notes[-1]
     table = runs_table(collection)
-    assert table.header[4:] == ("mAP", "pseudo_mAP", "OF1", "CF1", "seeds")
-    assert {row[2]: (str(row[4]), *map(str, row[6:8])) for row in table.rows if "VOC" in row[0]} == {
+    assert table.header[4:] == ("mAP", "pseudo_mAP", "pseudo_AP", "OF1", "CF1", "seeds")
+    assert {row[2]: (str(row[4]), *map(str, row[7:9])) for row in table.rows if "VOC" in row[0]} == {
         "CLIP zero-shot": ("80.00", "55.00", "56.00"), "SPARC (transductive)": ("85.00", "-", "-"),
         "CDUL": ("88.00", "-", "-"), "BAC-GCN": ("90.00", "61.00 ± 1.41", "50.00")}
 
@@ -325,15 +325,15 @@ def test_some_of_the_seeds_are_not_the_mean_of_all(tmp_path):
     leave_run(tmp_path / "older", 90.0, 0)
     leave_run(tmp_path / "younger", 92.0, 1, tags=found(60.0, 50.0))
     row, = runs_table(collect_runs([tmp_path])).rows
-    assert tuple(map(str, row[4:])) == ("91.00 ± 1.41", "-", "-", "-", "0, 1")
+    assert tuple(map(str, row[4:])) == ("91.00 ± 1.41", "-", "-", "-", "-", "0, 1")
 
 
 def test_tags_at_a_threshold_that_was_given_are_not_compared(tmp_path):
     leave_evaluation(tmp_path / "found", "clip", 80.0, found(55.0, 56.0))
     leave_evaluation(tmp_path / "given", "clip", 80.0, found(99.0, 99.0), threshold=0.2)
     assert rows_of(f1_table(collect_runs([tmp_path]))) == {"CLIP zero-shot": ["ViT-B-16.pt", "55.0", "56.0"]}
-    assert [tuple(map(str, row[3:8])) for row in runs_table(collect_runs([tmp_path])).rows] == [
-        ("-", "80.00", "-", "55.00", "56.00"), ("--threshold 0.2", "80.00", "-", "-", "-")]
+    assert [tuple(map(str, row[3:9])) for row in runs_table(collect_runs([tmp_path])).rows] == [
+        ("-", "80.00", "-", "-", "55.00", "56.00"), ("--threshold 0.2", "80.00", "-", "-", "-", "-")]
 
 
 def test_clip_without_training_is_named_by_the_prompts_and_the_classes_it_was_measured_with(tmp_path):
