@@ -144,7 +144,7 @@ def with_reference(study: str, base: argparse.Namespace, only: Optional[Sequence
 def with_flags(base: argparse.Namespace, variant: Variant, seed: int, folder: Path, **own: Any) -> argparse.Namespace:
     """The flags of one run of a variant."""
     args = argparse.Namespace(**{**vars(base), **variant.flags, "seed": seed, "output_dir": str(folder), **own})
-    if "tiles" not in variant.flags:
+    if not {"tiles", "small_tiles"} & set(variant.flags):
         drop_unread_tiles(args)
     return args
 

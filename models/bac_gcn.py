@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Optional, Tuple
+from typing import List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
@@ -43,17 +43,20 @@ class BACGCN(nn.Module):
         learned_kernel: train w_o, or keep it where it starts.
         logit_scale: factor of the cosine similarities at the start; it is learned.
         logits: "both" as in the paper, or "local" or "global" alone.
-        tiles: images come with tiles. A second kernel finds the tile that looks most like each category, and its
-            local features go through the same GCN and add their logits. An extension of ours, not in the paper.
+        tiles: images come with so many tiles. A second kernel finds the tile that looks most like each category, and
+            its local features go through the same GCN and add their logits. An extension of ours, not in the paper.
+        small_tiles: and with so many smaller ones, which have a kernel of their own.
     """
 
     def __init__(self, text_embeddings: Tensor, k: int, gcn: Optional[nn.Module] = None, learned_kernel: bool = True,
-                 logit_scale: float = 10.0, logits: str = "both", tiles: bool = False) -> None:
+                 logit_scale: float = 10.0, logits: str = "both", tiles: int = 0, small_tiles: int = 0) -> None:
         super().__init__()
         if logits not in LOGITS:
             raise ValueError(f"logits is {logits!r}; choose one of {', '.join(LOGITS)}")
         self.kernel = SimilarityKernel(text_embeddings, k, learned_kernel)
-        self.tile_kernel = SimilarityKernel(text_embeddings, 1, learned_kernel) if tiles else None
+        self.tile_counts = tiles, small_tiles
+        self.tile_kernel, self.small_tile_kernel = (
+            SimilarityKernel(text_embeddings, 1, learned_kernel) if count else None for count in self.tile_counts)
         self.classifier = nn.Parameter(F.normalize(text_embeddings.float(), dim=-1))
         self.gcn = gcn
         self.log_scale = nn.Parameter(torch.tensor(math.log(logit_scale)))
@@ -67,7 +70,8 @@ class BACGCN(nn.Module):
         Args:
             patch_embeddings: (B, N, D), P.
             global_embeddings: (B, G, D): g_H and g_Hc, or one plain global embedding.
-            tile_embeddings: (B, T, D), the plain global embeddings of tiles of the image; for a model with `tiles`.
+            tile_embeddings: (B, T, D), the plain global embeddings of the image's tiles, the small ones last; for a
+                model with tiles.
         """
         local = self.kernel(patch_embeddings)
         refined_globals, refined_locals = self._refine(global_embeddings, local.features)
@@ -76,11 +80,17 @@ class BACGCN(nn.Module):
             cosines.append((refined_globals @ F.normalize(self.classifier, dim=-1).T).mean(dim=1))
         if self.parts != "global":
             cosines.append(_own_cosines(refined_locals, self.kernel))
-            if self.tile_kernel is not None:
-                assert tile_embeddings is not None, "a model with tiles needs those of the images"
-                _, of_tiles = self._refine(global_embeddings, self.tile_kernel(tile_embeddings).features)
-                cosines.append(_own_cosines(of_tiles, self.tile_kernel))
+            cosines += self._tile_cosines(global_embeddings, tile_embeddings)
         return Prediction(self.bias + self.log_scale.exp() * torch.stack(cosines).sum(dim=0), local.maps)
+
+    def _tile_cosines(self, globals_: Tensor, tiles: Optional[Tensor]) -> List[Tensor]:
+        """(B, O) of the best tile of each size; [] without tiles."""
+        if not any(self.tile_counts):
+            return []
+        assert tiles is not None, "a model with tiles needs those of the images"
+        of_sizes = zip((self.tile_kernel, self.small_tile_kernel), tiles.split(self.tile_counts, dim=1))
+        return [_own_cosines(self._refine(globals_, kernel(of_size).features)[1], kernel)
+                for kernel, of_size in of_sizes if kernel is not None]
 
     def _refine(self, globals_: Tensor, locals_: Tensor) -> Tuple[Tensor, Tensor]:
         """Global (B, G, D) and local (B, O, D) nodes after the GCN, of unit length."""

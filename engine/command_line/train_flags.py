@@ -123,6 +123,9 @@ def get_args_parser(dataset: Optional[str], description: Optional[str]) -> FlagP
     group.add_argument("--tiles", type=natural, default=0, metavar="N",
                        help="extension, not in the paper: train and score with NxN half-size tiles of each image too, "
                             "N^2 more encodings; a second kernel finds the best tile per category (default: 0, none)")
+    group.add_argument("--small_tiles", type=natural, default=0, metavar="N",
+                       help="the same with NxN tiles of a third of its sides, which have a kernel of their own "
+                            "(default: 0, none)")
 
     group = parser.add_argument_group("CLIP-GCN and logits")
     group.add_argument("--no_gcn", action="store_true", help="score the nodes as they are")
@@ -193,7 +196,7 @@ def parse_args(parser: FlagParser, argv: Optional[List[str]] = None) -> argparse
     parser.set_defaults(**config)
     args = parser.parse_args(argv)
     typed = parser.typed(argv)
-    if args.method == "bac_gcn" and "tiles" not in typed:
+    if args.method == "bac_gcn" and not typed & {"tiles", "small_tiles"}:
         drop_unread_tiles(args)
     check_typed(args, typed, {**dict.fromkeys(RECIPES[named.recipe].flags, f"--recipe {named.recipe}"),
                               **dict.fromkeys(encoder_defaults(named.encoder), f"--encoder {named.encoder}"),

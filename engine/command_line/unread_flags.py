@@ -13,7 +13,7 @@ _BAC_GCN = (
     "no_masked_globals", "k", "frozen_kernel", "no_gcn", "gcn_layer", "gcn_depth", "gcn_width", "gcn_activation",
     "no_residual", "logits", "logit_scale", "reso_epoch", "no_reso", "gamma", "epsilon", "positive_threshold",
     "crop_min_side", "crop_labels", "max_crops", "keep_crop_features", "recipe", "val_share",
-    "kernel_start", "self_share", "logit_start", "lr_warmup", "tiles",
+    "kernel_start", "self_share", "logit_start", "lr_warmup", "tiles", "small_tiles",
     "encoder", "encoder_dim", "encoder_reduction", "encoder_whiten", "encoder_seed")
 
 READ_BY: Dict[str, Tuple[str, ...]] = {
@@ -59,8 +59,9 @@ SWITCHED_OFF: Tuple[Tuple[str, Any, Tuple[str, ...]], ...] = (
     ("no_backgrounds", True, ("no_class_background_edges",)),
     ("no_masked_globals", True, ("mask_share", "mask_threshold", "attention_layer", "mask_mode")),
     ("self_share", _any, ("normalisation",)),
-    ("logits", "global", ("tiles",)),  # before the tiles, which then switch nothing off
+    ("logits", "global", ("tiles", "small_tiles")),  # before the tiles, which then switch nothing off
     ("tiles", bool, ("zoom",)),
+    ("small_tiles", bool, ("zoom",)),
     ("logit_start", "fitted", ("logit_scale",)),
     ("mask_threshold", _any, ("mask_share",)),
     ("encoder", "clip", ("encoder_dim", "encoder_reduction", "encoder_whiten", "encoder_seed")),
@@ -75,7 +76,7 @@ SWITCHED_OFF: Tuple[Tuple[str, Any, Tuple[str, ...]], ...] = (
 
 
 TAKEN_BACK = {"no_reso": "--reso", "no_masked_globals": "--masked_globals", "tiles": "--tiles 0",
-              "logit_start": "--logit_start prior"}
+              "small_tiles": "--small_tiles 0",              "logit_start": "--logit_start prior"}
 """How the user takes back what a recipe or another encoder switches."""
 
 
@@ -137,6 +138,6 @@ def check_typed(args: argparse.Namespace, typed: AbstractSet[str], set_by: Mappi
 
 def drop_unread_tiles(args: argparse.Namespace) -> None:
     """Take the tiles that a recipe or a config brings from flags that read none, as they take most of the time."""
-    if args.tiles and "tiles" in unread_flags(vars(args)):
+    if (args.tiles or args.small_tiles) and "tiles" in unread_flags(vars(args)):
         say(f"no tiles are made: --logits {args.logits} reads none")
-        args.tiles = 0
+        args.tiles = args.small_tiles = 0

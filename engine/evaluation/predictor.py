@@ -20,7 +20,7 @@ from engine.features.extraction import extract_features
 from engine.features.feature_set import FeatureSet
 from engine.features.frozen_encoder import embed_categories, load_encoder
 from engine.features.readable_images import read_test_split
-from engine.features.tiles import TileTransform, with_tiles
+from engine.features.tiles import TileTransform, tile_grids, with_tiles
 from engine.process.distributed import get_device
 from engine.results.tables import NO_MAP
 from engine.training.build_model import build_model
@@ -73,8 +73,8 @@ class Predictor:
     @property
     def transform(self) -> ImageTransform:
         """From a photo to what `tag_batch` takes: (3, S, S), or with `--tiles` (1 + T, 3, S, S), the photo first."""
-        whole = self.encoder.transform
-        return TileTransform(whole, self.args.tiles, whole=True) if self.args.tiles else whole
+        whole, grids = self.encoder.transform, tile_grids(self.args)
+        return TileTransform(whole, grids, whole=True) if grids else whole
 
     def tensor(self, photo: Image.Image) -> Tensor:
         """(1, 3, S, S): the photo as the encoder takes it."""
@@ -106,7 +106,7 @@ class Predictor:
         """What `tag` says, of n photos that `transform` has been through."""
         assert self.model is not None, "CLIP alone has no model to ask"
         images = images.to(self.device)
-        whole, tiles = (images[:, 0], images[:, 1:]) if self.args.tiles else (images, None)
+        whole, tiles = (images[:, 0], images[:, 1:]) if tile_grids(self.args) else (images, None)
         features = self.encoder(whole)
         if tiles is not None:
             embeddings = self.encoder.encode_whole(tiles.flatten(0, 1)).unflatten(0, tiles.shape[:2])

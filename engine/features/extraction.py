@@ -30,7 +30,7 @@ from engine.features.feature_store import (
 )
 from engine.features.store_writer import StoreWriter, belongs_to, missing_bytes, owned
 from engine.features.stored_rows import list_digest
-from engine.features.tiles import TiledFeatures, tile_embeddings
+from engine.features.tiles import TiledFeatures, count_tiles, tile_embeddings, tile_grids
 from engine.process.distributed import from_main, is_main, world
 from models.encoder import Features, FrozenEncoder
 from models.reso import expected_crops
@@ -207,13 +207,12 @@ def _open(encoder: FrozenEncoder, plan: _Plan, args: argparse.Namespace) -> Feat
 def _with_tiles(source: Union[FeatureStore, LiveFeatures], encoder: FrozenEncoder, images: ImageList, what: str,
                 args: argparse.Namespace, root: Optional[Path] = None) -> FeatureSource:
     """With `--tiles` those of each image stand behind its global features."""
-    if not getattr(args, "tiles", 0):  # eval.py has it from a checkpoint alone
-        return source
-    return TiledFeatures(source, tile_embeddings(encoder, images, args.tiles, args, what, root))
+    tiles = [tile_embeddings(encoder, images, grid, args, what, root) for grid in tile_grids(args)]
+    return TiledFeatures(source, tiles) if tiles else source
 
 
 def _tile_bytes(count: int, encoder: FrozenEncoder, args: argparse.Namespace) -> int:
-    return count * 2 * getattr(args, "tiles", 0) ** 2 * encoder.embed_dim  # fp16
+    return count * 2 * count_tiles(args) * encoder.embed_dim  # fp16
 
 
 def _fill(encoder: FrozenEncoder, plan: _Plan, args: argparse.Namespace) -> None:

@@ -62,9 +62,9 @@ class Sizes:
         """The feature stores of some splits, where some of a run's flags are changed, and those of its tiles."""
         flags: Dict[str, Any] = {}
         changed = changed or {}
-        for flag in (*ENCODER_FLAGS, "tiles"):
+        for flag in (*ENCODER_FLAGS, "tiles", "small_tiles"):
             flags[flag] = changed.get(flag, getattr(self.request.train_args, flag))
-        tiles = flags.pop("tiles") ** 2
+        tiles = flags.pop("tiles") ** 2 + flags.pop("small_tiles") ** 2
         side = flags["resolution"] or self.resolution
         patches, dtype = (side // self.patch_size) ** 2, self.request.train_args.patch_dtype
         pass_cost = (side / self.resolution) ** 2

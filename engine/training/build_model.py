@@ -51,4 +51,4 @@ def build_model(args: argparse.Namespace, text_embeddings: Tensor, graph: Tensor
                       learned_adjacency=args.adjacency == "learned", residual=not args.no_residual,
                       activation=args.gcn_activation, layer=args.gcn_layer)
     return BACGCN(text_embeddings, args.k, gcn, not args.frozen_kernel, args.logit_scale, args.logits,
-                  tiles=args.tiles > 0)
+                  tiles=args.tiles ** 2, small_tiles=args.small_tiles ** 2)

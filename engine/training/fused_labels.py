@@ -11,7 +11,7 @@ from torch import Tensor
 from datasets.split_file import ImageList
 from engine.features.extraction import FeatureSource
 from engine.features.feature_set import FeatureSet
-from engine.features.tiles import tile_embeddings
+from engine.features.tiles import TileGrid, count_tiles, tile_embeddings
 from engine.process.distributed import sum_over_processes, world
 from engine.training.training_labels import PseudoLabels
 from models.encoder import FrozenEncoder
@@ -61,8 +61,8 @@ def clip_views(caption_scores: Tensor, images: ImageList, store: FeatureSource, 
     views: List[Tensor] = [_centred(globals_[:, 0] @ text.cpu().T), best_patches,
                            _probe(globals_.flatten(1), caption_scores)]
     tiles = globals_[:, 3:]
-    if args.zoom and not args.tiles:
-        tiles = F.normalize(tile_embeddings(encoder, images, args.zoom, args).float(), dim=-1)
+    if args.zoom and not tiles.shape[1]:
+        tiles = F.normalize(tile_embeddings(encoder, images, TileGrid(args.zoom), args).float(), dim=-1)
     if tiles.shape[1]:
         views.append(_centred(tiles @ text.cpu().T).amax(dim=1))
     return torch.stack(views, dim=-1)
@@ -83,7 +83,7 @@ def _centred(cosines: Tensor) -> Tensor:
 def _read_store(store: FeatureSource, text: Tensor, args: argparse.Namespace) -> Tuple[Tensor, Tensor]:
     """Normalised global embeddings (n, 3 + T, D), and the mean cosine of the K best patches (n, C), at the start."""
     kernel = SimilarityKernel(text, args.k)
-    globals_ = torch.zeros(len(store), 3 + args.tiles ** 2, text.shape[1], device=text.device)
+    globals_ = torch.zeros(len(store), 3 + count_tiles(args), text.shape[1], device=text.device)
     best = torch.zeros(len(store), len(text), device=text.device)
     images = FeatureSet([store], torch.zeros(len(store), 0))
     for batch in images.batches(args.batch_size, device=text.device, world=world()):

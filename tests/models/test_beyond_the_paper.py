@@ -100,7 +100,7 @@ def test_the_tile_that_looks_most_like_a_category_adds_its_cosine():
     patches, globals_ = torch.randn(2, 6, 8, generator=generator), torch.randn(2, 1, 8, generator=generator)
     tiles = torch.randn(2, 4, 8, generator=generator)
     without = BACGCN(text, k=2, logit_scale=7.0)
-    model = BACGCN(text, k=2, logit_scale=7.0, tiles=True)
+    model = BACGCN(text, k=2, logit_scale=7.0, tiles=4)
     best = (F.normalize(tiles, dim=-1) @ text.T).amax(dim=1)
     torch.testing.assert_close(model(patches, globals_, tiles).logits,
                                without(patches, globals_).logits + 7.0 * best)
@@ -110,6 +110,11 @@ def test_the_tile_that_looks_most_like_a_category_adds_its_cosine():
                                without(patches, globals_).logits - 7.0 * worst)
     with pytest.raises(AssertionError, match="tiles"):
         model(patches, globals_)
+    both = BACGCN(text, k=2, logit_scale=7.0, tiles=1, small_tiles=3)
+    both.small_tile_kernel.weight.data.mul_(-1)  # a kernel of their own again, which sees the small ones alone
+    of_sizes = (F.normalize(tiles, dim=-1) @ text.T).split((1, 3), dim=1)
+    torch.testing.assert_close(both(patches, globals_, tiles).logits, without(patches, globals_).logits
+                               + 7.0 * (of_sizes[0].amax(dim=1) - of_sizes[1].amin(dim=1)))
 
 
 def test_local_features_of_tiles_go_through_the_same_gcn():
@@ -117,7 +122,7 @@ def test_local_features_of_tiles_go_through_the_same_gcn():
     text, tiles = torch.eye(3), F.normalize(torch.randn(1, 3, 3), dim=-1)
     gcn = CLIPGCN(3, node_adjacency(torch.full((3, 3), 0.5), 3, 1), hidden=4)
     torch.nn.init.normal_(gcn.layers[-1].weight)
-    model = BACGCN(text, k=1, gcn=gcn, logits="local", tiles=True)
+    model = BACGCN(text, k=1, gcn=gcn, logits="local", tiles=3)
     globals_ = torch.randn(1, 1, 3)
     # The patches are the tiles, so both local parts are one.
     without = BACGCN(text, k=1, gcn=gcn, logits="local")

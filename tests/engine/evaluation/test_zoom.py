@@ -1,13 +1,14 @@
 """Tiles and their scores."""
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from datasets.split_file import ImageList
 from engine.evaluation.zoom import zoomed
-from engine.features.tiles import Tiles, cut_tile
+from engine.features.tiles import TileGrid, Tiles
 
 
 def test_tiles_are_the_half_size_parts_in_reading_order(tmp_path):
@@ -36,10 +37,19 @@ def test_middle_tile_of_three_is_the_centre(tmp_path):
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (3, 2), (2, 1)])
 def test_tiles_of_a_tiny_photo_show_it(size):
     photo = Image.new("RGB", size, "red")
-    for zoom in (1, 2, 3):
-        tiles = [cut_tile(photo, tile, zoom) for tile in range(zoom ** 2)]
+    for grid in (TileGrid(per_side, parts) for per_side in (1, 2, 3) for parts in (2, 3)):
+        tiles = [grid.cut(photo, tile) for tile in range(grid.count)]
         assert all(tile.getextrema() == ((255, 255), (0, 0), (0, 0)) for tile in tiles), "nothing beside the photo"
-        assert all(1 <= side <= whole // 2 + 1 for tile in tiles for side, whole in zip(tile.size, size))
+        assert all(1 <= side <= whole // grid.parts + 1 for tile in tiles for side, whole in zip(tile.size, size))
+
+
+def test_tiles_of_a_third_reach_from_edge_to_edge():
+    photo = Image.fromarray(np.arange(9 * 18, dtype=np.uint8).reshape(9, 18))
+    pixels = np.asarray(photo)
+    tiles = [np.asarray(TileGrid(4, parts=3).cut(photo, tile)) for tile in range(16)]
+    assert all(tile.shape == (3, 6) for tile in tiles)
+    for tile, (top, left) in {0: (0, 0), 3: (0, 12), 6: (2, 8), 15: (6, 12)}.items():
+        assert (tiles[tile] == pixels[top:top + 3, left:left + 6]).all()
 
 
 def test_zoomed_scores():

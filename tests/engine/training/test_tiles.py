@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from datasets.images import read_image
 from datasets.split_file import ImageList, read_image_ids
 from engine.command_line.older_runs import complete_flags
 from engine.command_line.train_flags import get_args_parser, parse_args
 from engine.evaluation.scores_file import load_scores
 from engine.features.extraction import extract_features
 from engine.features.frozen_encoder import load_encoder
-from engine.features.tiles import Tiles
+from engine.features.tiles import TileGrid, Tiles
 from engine.training.run import Run
 from tests.engine.training.test_training import assert_same_weights, log, run_script, train
 
@@ -25,6 +26,24 @@ TILES = ["--tiles", "2", "--patch_dtype", "fp16"]
 @pytest.fixture(scope="module")
 def tiled(tiny_world, tmp_path_factory):
     return train(tiny_world, tmp_path_factory.mktemp("runs") / "tiled", *TILES)
+
+
+def test_small_tiles_have_a_kernel_of_their_own_and_stand_behind_the_others(tiny_world, tmp_path, capsys):
+    run = train(tiny_world, tmp_path / "run", "--tiles", 1, "--small_tiles", 2, "--patch_dtype", "fp16")
+    weights = torch.load(run / "checkpoint.pth", weights_only=True)["model"]
+    assert not torch.equal(weights["tile_kernel.weight"], weights["small_tile_kernel.weight"])
+    run_script("eval", "--checkpoint", run / "checkpoint.pth", "--output_dir", tmp_path)
+    assert float(capsys.readouterr().out.split()[-1]) == pytest.approx(log(run)[-1]["mAP"], abs=1e-3)
+    args = parse_args(get_args_parser("voc2007", None), [*tiny_world.flags, "--tiles", "1", "--small_tiles", "2"])
+    encoder = load_encoder(args, torch.device("cpu"))
+    images = ImageList(args.val_img_root, read_image_ids(args.val_split_file), encoder.transform)
+    stored = extract_features(encoder, images, "test", args)[np.array([7, 0])].global_embeddings[:, 3:]
+    photo = read_image(images.path(7))
+    views = [TileGrid(1).cut(photo, 0), *(TileGrid(2, parts=3).cut(photo, tile) for tile in range(4))]
+    with torch.no_grad():
+        expected = encoder.encode_whole(torch.stack([encoder.transform(view) for view in views]))
+    assert stored.shape[1] == 5
+    torch.testing.assert_close(stored[0], expected, atol=2e-3, rtol=2e-3)
 
 
 @pytest.mark.parametrize("flags", [[], ["--no_feature_store"]])
@@ -98,6 +117,8 @@ def test_photos_are_tagged_with_their_tiles(tiny_world, tiled, tmp_path):
     (["--tiles", "2", "--zoom", "3"], "--zoom does nothing with --tiles 2"),
     (["--tiles", "2", "--logits", "global"], "--tiles does nothing with --logits global"),
     (["--tiles", "2", "--method", "tai_dpt"], "--tiles does nothing with --method tai_dpt"),
+    (["--small_tiles", "2", "--zoom", "3"], "--zoom does nothing with --small_tiles 2"),
+    (["--small_tiles", "2", "--logits", "global"], "--small_tiles does nothing with --logits global"),
 ])
 def test_flags_that_do_nothing_beside_tiles_are_refused(tiny_world, tmp_path, capsys, flags, named):
     with pytest.raises(SystemExit):
@@ -114,9 +135,11 @@ def test_a_checkpoint_with_tiles_is_not_zoomed(tiled, capsys):
 @pytest.mark.parametrize("recipe", ["paper", "plus"])
 def test_runs_before_the_flag_had_no_tiles(tmp_path, recipe):
     flags = vars(parse_args(get_args_parser("voc2007", None), ["--recipe", recipe]))
-    assert flags["tiles"] == {"paper": 0, "plus": 3}[recipe]
+    assert (flags["tiles"], flags["small_tiles"]) == {"paper": (0, 0), "plus": (3, 4)}[recipe]
+    del flags["small_tiles"]
+    assert complete_flags(dict(flags))["tiles"] == flags["tiles"] and complete_flags(dict(flags))["small_tiles"] == 0
     del flags["tiles"]
-    assert complete_flags(flags)["tiles"] == 0
+    assert complete_flags(flags)["tiles"] == complete_flags(flags)["small_tiles"] == 0
     (tmp_path / "config.json").write_text(json.dumps({"args": flags}))
     args = parse_args(get_args_parser("voc2007", None), ["--config", str(tmp_path / "config.json")])
-    assert (args.recipe, args.tiles) == (recipe, 0)
+    assert (args.recipe, args.tiles, args.small_tiles) == (recipe, 0, 0)
