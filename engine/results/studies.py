@@ -60,7 +60,7 @@ CHOICES = (
     Variant("resolution_192", "images at 192 px", {"resolution": 192}),
     Variant("resolution_256", "images at 256 px", {"resolution": 256}),
     Variant("tiles", "tiles of the images, too", {"tiles": 3}),
-    Variant("small_tiles", "and tiles of a third of their sides", {"tiles": 3, "small_tiles": 4}),
+    Variant("small_tiles", "tiles of a third of the sides, too", {"small_tiles": 4}),
     Variant("caption_start", "kernel started at what captions show", {"kernel_start": "captions"}),
     Variant("both_start", "kernel started at prompt and captions", {"kernel_start": "both"}),
     Variant("half_self", "nodes keep half of themselves (ML-GCN's re-weighting)", {"self_share": 0.5}),
