@@ -143,7 +143,8 @@ def read_compounds(path: PathLike, classes: Sequence[str]) -> List[Compound]:
     """
     index = {name: position for position, name in enumerate(classes)}
     found: List[Compound] = []
-    for number, line in read_lines(path, "It takes a line a compound, as in `cat, sofa`."):
+    form = "It takes a line a compound, as in `cat, sofa`."
+    for number, line in read_lines(path, form):
         names = [name.strip() for name in line.split(",")]
         unknown = [name for name in names if name not in index]
         if unknown:
@@ -152,6 +153,8 @@ def read_compounds(path: PathLike, classes: Sequence[str]) -> List[Compound]:
         if len(compound) < 2:
             raise DataError(f"{path}:{number}: names one class; a compound names two or more, separated by commas")
         found.append(compound)
+    if not found:
+        raise DataError(f"{path}: names no compound. {form}")
     return sorted(set(found))
 
 

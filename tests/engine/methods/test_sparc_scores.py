@@ -115,3 +115,10 @@ def test_damaged_or_foreign_statistics_are_refused(tiny_world, evaluated, tmp_pa
         run_script("eval", "--method", "sparc", *tiny_world.flags, "--output_dir", tmp_path / "out", "--statistics",
                    tmp_path / "bad.npz")
     assert stop.value.code == 2 and "bad.npz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_a_file_without_compounds_is_refused(tmp_path, content):
+    (tmp_path / "compounds.txt").write_text(content)
+    with pytest.raises(DataError, match=r"compounds\.txt: names no compound\. It takes a line"):
+        read_compounds(tmp_path / "compounds.txt", CLASSES)
