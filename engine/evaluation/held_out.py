@@ -65,9 +65,10 @@ def hold_out(data: FeatureSet, args: argparse.Namespace, spec: DatasetSpec) -> H
         labels = load_targets(label_folder(args, spec), held_out.image_ids, spec.categories, REFERENCE_LABELS)
         held_out.targets = labels[:, :len(spec.classes)]
     if not kept.any() or not (held_out.targets >= POSITIVE).any():
+        fault = "nothing is left to train on" if not kept.any() else (
+            "no class is named in them" if len(rows) else "there is nothing to compare by")
         raise DataError(f"--val_share {args.val_share} keeps {len(rows)} of {counted(len(data), 'training image')} "
-                        f"out: {'no class is named in them' if kept.any() else 'nothing is left to train on'}; "
-                        "change it")
+                        f"out: {fault}; change it")
     return Halves(data.select(kept.nonzero().flatten()), held_out)
 
 

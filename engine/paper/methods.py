@@ -64,7 +64,7 @@ class Sizes:
         changed = changed or {}
         for flag in (*ENCODER_FLAGS, "tiles", "small_tiles"):
             flags[flag] = changed.get(flag, getattr(self.request.train_args, flag))
-        tiles = flags.pop("tiles") ** 2 + flags.pop("small_tiles") ** 2
+        tiles = {"": flags.pop("tiles") ** 2, "small ": flags.pop("small_tiles") ** 2}
         side = flags["resolution"] or self.resolution
         patches, dtype = (side // self.patch_size) ** 2, self.request.train_args.patch_dtype
         pass_cost = (side / self.resolution) ** 2
@@ -74,9 +74,9 @@ class Sizes:
                   sum(array.nbytes for array in store_arrays(count, patches, self.embed_dim, dtype).values()),
                   (3 if flags["mask_mode"] == "pixel" else 2) * pass_cost)
             for split, count in ((split, self.images[split]) for split in splits)]
-        stores += [Store(f"{split} {tiles} tiles {encoder}", self.images[split],
-                         self.images[split] * tiles * self.embed_dim * 2, tiles * pass_cost)
-                   for split in splits if tiles]
+        stores += [Store(f"{split} {count} {size}tiles {encoder}", self.images[split],
+                         self.images[split] * count * self.embed_dim * 2, count * pass_cost)
+                   for split in splits for size, count in tiles.items() if count]
         return tuple(stores)
 
     def views(self, splits: Sequence[str]) -> Tuple[Store, ...]:

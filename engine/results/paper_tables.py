@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from datasets.files import DataError, PathLike, atomic_write
+from datasets.files import DataError, PathLike, atomic_write, counted
 from engine.command_line.method_flags import METHODS, method_title, untrained_title, zoom_title
 from engine.command_line.older_runs import complete_flags
 from engine.results.finished_runs import (
@@ -59,8 +59,12 @@ def main_table(collection: Collection) -> Table:
             table.append((name, NOTHING, *_main_cells(name, {}, columns, with_paper)))
     table += [(name, weights, *_main_cells(name, values, columns, with_paper))
               for (name, weights), values in sorted(rows.items(), key=lambda item: item[0][0].startswith("BAC-GCN"))]
-    notes = (seeds_note(headline), sources_note(list(reported))) if reported else (seeds_note(headline),)
-    return Table("mAP in percent", tuple(header), table, notes)
+    notes = [seeds_note(headline)]
+    if left_out := len(collection.groups) - len(headline):
+        notes.append(f"Left out: {counted(left_out, 'configuration')} further from the defaults; --table runs has all.")
+    if reported:
+        notes.append(sources_note(list(reported)))
+    return Table("mAP in percent", tuple(header), table, tuple(notes))
 
 
 def _main_cells(name: str, values: Dict[Tuple[str, str], Number], columns: Sequence[Tuple[str, str]],

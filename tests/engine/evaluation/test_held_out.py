@@ -92,7 +92,7 @@ def test_evaluation_encodes_at_the_resolution_of_the_run(tiny_world, run, capsys
 
 
 @pytest.mark.parametrize("flags, message", [
-    (["--resolution", "40"], "no multiple of 16"), (["--val_share", "0.01"], "keeps 0 of 20"),
+    (["--resolution", "40"], "no multiple of 16"), (["--val_share", "0.01"], "there is nothing to compare by"),
     (["--val_share", "1"], "nothing is left")])
 def test_what_cannot_be_is_refused(tiny_world, tmp_path, capsys, flags, message):
     with pytest.raises(SystemExit) as stop:

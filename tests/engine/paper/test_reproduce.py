@@ -17,6 +17,7 @@ from datasets.registry import get_dataset
 from datasets.split_file import read_split_file
 from engine.paper import findings, speed
 from engine.paper import steps as steps_room
+from engine.paper.methods import Sizes
 from engine.paper.request import read_request
 from engine.paper.waypoints import expectations_table
 from engine.results import studies
@@ -105,6 +106,14 @@ def test_all_is_there(finished):
         assert (finished / "figures" / f"{figure}.png").exists()
     page = (finished / "report.html").read_text()
     assert "TagCLIP" in page and "Waypoints" in page and page.count("data:image/jpeg") == 5
+
+
+def test_tiles_of_two_sizes_are_two_stores(world, tmp_path):
+    sizes = Sizes(read_request("", [*world.flags, "--output_dir", str(tmp_path)]))
+    both, half = ({store.name: store.nbytes for store in sizes.features({"tiles": 3, "small_tiles": small}, ["val"])}
+                  for small in (4, 0))
+    assert len(both) == 3 and half.items() < both.items(), "the store of half-size tiles is shared"
+    assert sorted(both.values())[:2] == [9 * 512 * 2 * sizes.images["val"], 16 * 512 * 2 * sizes.images["val"]]
 
 
 def test_archive_has_numbers_and_no_images(finished):

@@ -229,6 +229,7 @@ def test_main_table_sets_ours_beside_the_papers(tmp_path):
         "BAC-GCN, best epoch (chosen on the test images)": ["ViT-B-16.pt", "-", "93.5 ± 0.7", "-", "71.0"],
     }
     assert list(rows_of(table))[-2] == "BAC-GCN"
+    assert "Left out: 1 configuration further from the defaults; --table runs has all." in table.notes
 
 
 def test_main_table_names_the_flags_of_a_run_off_its_defaults(tmp_path):
