@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional
 from datasets.captions.pseudo_labels import LABEL_KINDS
 from datasets.files import DataError, read_json
 from datasets.flag_parser import FlagParser
+from datasets.progress import say
 from datasets.registry import DATASETS
 from engine.command_line.data_flags import add_data_flags, fill_defaults
 from engine.command_line.flag_types import count, describe, finite, natural, nonnegative, positive, share
@@ -196,8 +197,8 @@ def parse_args(parser: FlagParser, argv: Optional[List[str]] = None) -> argparse
     parser.set_defaults(**config)
     args = parser.parse_args(argv)
     typed = parser.typed(argv)
-    if args.method == "bac_gcn" and not typed & {"tiles", "small_tiles"}:
-        drop_unread_tiles(args)
+    if args.method == "bac_gcn" and not typed & {"tiles", "small_tiles"} and drop_unread_tiles(args):
+        say(f"no tiles are made: --logits {args.logits} reads none")
     check_typed(args, typed, {**dict.fromkeys(RECIPES[named.recipe].flags, f"--recipe {named.recipe}"),
                               **dict.fromkeys(encoder_defaults(named.encoder), f"--encoder {named.encoder}"),
                               **dict.fromkeys(config, f"--config {given.config}")})

@@ -5,7 +5,6 @@ import argparse
 from typing import AbstractSet, Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from datasets.files import DataError
-from datasets.progress import say
 
 _BAC_GCN = (
     "loss", "lr_schedule", "step_precision", "labels", "adjacency", "edge_threshold", "global_edge", "normalisation",
@@ -76,7 +75,7 @@ SWITCHED_OFF: Tuple[Tuple[str, Any, Tuple[str, ...]], ...] = (
 
 
 TAKEN_BACK = {"no_reso": "--reso", "no_masked_globals": "--masked_globals", "tiles": "--tiles 0",
-              "small_tiles": "--small_tiles 0",              "logit_start": "--logit_start prior"}
+              "small_tiles": "--small_tiles 0", "logit_start": "--logit_start prior"}
 """How the user takes back what a recipe or another encoder switches."""
 
 
@@ -136,8 +135,13 @@ def check_typed(args: argparse.Namespace, typed: AbstractSet[str], set_by: Mappi
     raise DataError(f"{reason}, which {setter} sets; leave it out{back}")
 
 
-def drop_unread_tiles(args: argparse.Namespace) -> None:
-    """Take the tiles that a recipe or a config brings from flags that read none, as they take most of the time."""
-    if (args.tiles or args.small_tiles) and "tiles" in unread_flags(vars(args)):
-        say(f"no tiles are made: --logits {args.logits} reads none")
+def drop_unread_tiles(args: argparse.Namespace) -> bool:
+    """Take the tiles that a recipe or a config brings from flags that read none, as they take most of the time.
+
+    Returns:
+        whether there were any.
+    """
+    dropped = bool(args.tiles or args.small_tiles) and "tiles" in unread_flags(vars(args))
+    if dropped:
         args.tiles = args.small_tiles = 0
+    return dropped
